@@ -1,0 +1,68 @@
+"""The one interface to an engine, whichever transport carries it. tests/contracts/test_transports.py is its definition."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from app.engine.events import Event
+from app.engine.jobs import Job, ModelSpec, Precision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """What loading a checkpoint taught."""
+
+    id: str
+    memory_bytes: int
+    """Weights as held, plus the model's preallocated cache."""
+    positions_max: int
+    """How many tokens one row may span: prompt plus output (GPT-2), source or target each (Marian), input (BERT)."""
+    precision: Precision
+    """Never AUTO."""
+    device: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStats:
+    """A snapshot for metrics and readiness."""
+
+    running: int
+    waiting: int
+    loaded: tuple[str, ...]
+    is_alive: bool
+    steps: int = 0
+    padding_tokens: int = 0
+    kv_usage: float = 0.0
+    """Share of cache slots in use, 0 to 1."""
+
+
+class EngineClient(Protocol):
+    """Runs jobs on loaded models. Safe for many tasks of one event loop."""
+
+    def submit(self, job: Job) -> AsyncIterator[Event]:
+        """Start `job` and yield its events as they come; the last is a FinishedEvent or a FailedEvent.
+
+        Nothing raises for a bad job: an unknown model, a too long prompt or a full queue is a FailedEvent, at once.
+        The job starts when this is called, not when the iterator is first awaited.
+        """
+        ...
+
+    async def cancel(self, job_id: str) -> None:
+        """Ask for the job's end; its row leaves before the next step and its iterator ends in CANCELLED. Idempotent."""
+        ...
+
+    async def load(self, spec: ModelSpec) -> LoadedModel:
+        """Read a checkpoint. Raises VerificationFailed or SourceError (unreadable, unknown model_type), naming the file."""
+        ...
+
+    async def unload(self, model_id: str) -> None:
+        """Forget a model; jobs still on it fail with ModelUnavailable. Idempotent."""
+        ...
+
+    def stats(self) -> EngineStats:
+        """How busy the engine is, without waiting."""
+        ...
+
+    async def close(self) -> None:
+        """Stop: open jobs fail with EngineLost, threads and memory are given back. Idempotent."""
+        ...

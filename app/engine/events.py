@@ -1,0 +1,67 @@
+"""What the engine says of a job: plain, frozen messages. Exactly one terminal event per job, and it is the last."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from app.errors import TollgateError
+
+
+class FinishReason(StrEnum):
+    """Why a job ended without failing."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    DONE = "done"
+    """An encode job has given its scores."""
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class JobUsage:
+    """Tokens that the engine read and produced for a job; a cancelled job counts what was done until then."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenEvent:
+    """New tokens of a decode job, in order. Beam search reports all of them at once, at the end."""
+
+    job_id: str
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...] = ()
+    """One per id when the job asked for them, else empty."""
+    top: tuple[tuple[tuple[int, float], ...], ...] = ()
+    """Per id, the (token id, logprob) pairs of the most probable tokens, best first; empty unless asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedEvent:
+    """The scores of an encode job."""
+
+    job_id: str
+    scores: tuple[tuple[float, ...], ...]
+    """CLASSIFY: one row of (labels,) logits. ANSWER: two rows of (positions,) logits, start and end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedEvent:
+    """Terminal: the job ended."""
+
+    job_id: str
+    reason: FinishReason
+    usage: JobUsage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedEvent:
+    """Terminal: the job failed; what it used until then is the customer's only if tokens were delivered."""
+
+    job_id: str
+    error: TollgateError
+    usage: JobUsage = JobUsage()
+
+
+Event = TokenEvent | EncodedEvent | FinishedEvent | FailedEvent

@@ -1,0 +1,108 @@
+"""What the engine is asked to do: plain, frozen, serialisable messages. No torch, no text."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Head(StrEnum):
+    """What a model's outputs mean; it decides the class that reads the checkpoint."""
+
+    GENERATE = "generate"
+    """A causal decoder (GPT2LMHeadModel): token ids continue token ids."""
+    TRANSLATE = "translate"
+    """An encoder-decoder (MarianMTModel): source ids become target ids."""
+    CLASSIFY = "classify"
+    """An encoder with a label head (BertForSequenceClassification)."""
+    ANSWER = "answer"
+    """An encoder with start and end scores (BertForQuestionAnswering)."""
+
+
+class Precision(StrEnum):
+    """How weights and activations are held; `auto` picks the fastest within the published accuracy."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    BF16 = "bf16"
+    INT8 = "int8"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """A verified checkpoint folder, ready to be loaded."""
+
+    id: str
+    folder: str
+    """A Hugging Face folder: config.json and *.safetensors."""
+    head: Head
+    precision: Precision = Precision.AUTO
+    device: str = "cpu"
+    """cpu, cuda, or cuda:<index>."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How the next token is drawn. Order of the steps as in transformers' generate: penalties, bias, temperature, top-k, top-p."""
+
+    temperature: float = 1.0
+    """0 means greedy: the most probable token, ties to the lowest id."""
+    top_k: int = 0
+    """Keep the k most probable tokens; 0 keeps all."""
+    top_p: float = 1.0
+    """Keep the smallest set of tokens whose probability reaches p; 1 keeps all."""
+    repetition_penalty: float = 1.0
+    """Divides positive and multiplies negative scores of tokens seen in prompt or output (Keskar 2019); 1 is off."""
+    presence_penalty: float = 0.0
+    """Subtracted once from the score of each token already in the output (OpenAI)."""
+    frequency_penalty: float = 0.0
+    """Subtracted per occurrence in the output (OpenAI)."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """(token id, added score) pairs."""
+    seed: int | None = None
+    """Seeds the row's own generator, so that company in the batch never changes the draw; None draws a fresh seed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeamSearch:
+    """Beam search as transformers' generate does it (`num_beams`, `length_penalty`, `early_stopping`)."""
+
+    beams: int = 4
+    length_penalty: float = 1.0
+    early_stopping: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeJob:
+    """Produce tokens, one at a time, after `ids` (GPT-2) or from the source `ids` (Marian)."""
+
+    id: str
+    model: str
+    ids: tuple[int, ...]
+    """Prompt ids, or the source's ids with their end-of-sentence. Never empty."""
+    max_new_tokens: int
+    """At least 1. Prompt plus output fits the model's positions: the task has checked it, the engine checks again."""
+    search: Sampling | BeamSearch = field(default_factory=Sampling)
+    stop_ids: frozenset[int] = frozenset()
+    """A token of these ends the row with `stop`; it is counted and emitted as the last id. Usually the model's eos."""
+    logprobs: int | None = None
+    """Report the log-probability of each token and of this many most probable ones; None reports none."""
+    tenant: str = ""
+    weight: float = 1.0
+    deadline_s: float | None = None
+    """On the engine's monotonic clock; a job still waiting then fails with DeadlineExceeded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodeJob:
+    """Read `ids` once and report the head's scores."""
+
+    id: str
+    model: str
+    ids: tuple[int, ...]
+    type_ids: tuple[int, ...] = ()
+    """Segment ids, as long as `ids`; empty means all zero."""
+    tenant: str = ""
+    weight: float = 1.0
+    deadline_s: float | None = None
+
+
+Job = DecodeJob | EncodeJob

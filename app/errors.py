@@ -1,0 +1,233 @@
+"""Every error that Tollgate raises on purpose, in one tree that knows nothing of HTTP.
+
+TollgateError
+├── RequestError            the caller can mend it
+│   ├── InvalidRequest      ├── EmptyInput   ├── ContextLengthExceeded   ├── UnsupportedParameter   └── TaskMismatch
+│   ├── RequestTooLarge
+│   ├── MissingKey   ├── InvalidKey   └── NotAllowed
+│   ├── ModelNotFound   └── NotFound
+│   └── Conflict
+├── UnavailableError        the same request may succeed later
+│   ├── EngineOverloaded   ├── EngineLost   ├── ModelLoading   ├── ModelUnavailable
+│   ├── MemoryBudgetExceeded   ├── Draining   ├── StorageUnavailable   └── DeadlineExceeded
+├── OperatorError           the installation is wrong: stops a start or fails a command
+│   ├── SettingsError   ├── CatalogueError   ├── SourceError   └── VerificationFailed
+└── InternalError           a bug; the caller learns only that it happened
+
+A class's docstring is its default message. `api/errors.py` turns a kind into a status, once.
+"""
+
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """What sort of failure it is; the wire's status follows from it."""
+
+    INVALID = "invalid"
+    TOO_LARGE = "too_large"
+    UNAUTHENTICATED = "unauthenticated"
+    FORBIDDEN = "forbidden"
+    NOT_FOUND = "not_found"
+    CONFLICT = "conflict"
+    UNAVAILABLE = "unavailable"
+    TIMEOUT = "timeout"
+    OPERATOR = "operator"
+    INTERNAL = "internal"
+
+
+class TollgateError(Exception):
+    """Something went wrong."""
+
+    code: str = "error"
+    kind: Kind = Kind.INTERNAL
+    retry_after_s: float | None = None
+
+    def __init__(
+        self, message: str | None = None, *, field: str | None = None, retry_after_s: float | None = None
+    ) -> None:
+        self.message = message or (type(self).__doc__ or "").strip().splitlines()[0]
+        self.field = field
+        if retry_after_s is not None:
+            self.retry_after_s = retry_after_s
+        super().__init__(self.message)
+
+
+class RequestError(TollgateError):
+    """The request cannot be served as it is."""
+
+    code = "invalid_request"
+    kind = Kind.INVALID
+
+
+class InvalidRequest(RequestError):
+    """The request is not valid."""
+
+
+class EmptyInput(RequestError):
+    """The input is empty; send at least one character of text."""
+
+    code = "empty_input"
+
+
+class ContextLengthExceeded(RequestError):
+    """The input is longer than the model can read."""
+
+    code = "context_length_exceeded"
+
+
+class UnsupportedParameter(RequestError):
+    """The parameter is not supported."""
+
+    code = "unsupported_parameter"
+
+
+class TaskMismatch(RequestError):
+    """The model does not do this task."""
+
+    code = "model_task_mismatch"
+
+
+class RequestTooLarge(RequestError):
+    """The request's body is larger than this server accepts."""
+
+    code = "request_too_large"
+    kind = Kind.TOO_LARGE
+
+
+class MissingKey(RequestError):
+    """No API key was sent; send it as `Authorization: Bearer <key>`."""
+
+    code = "missing_api_key"
+    kind = Kind.UNAUTHENTICATED
+
+
+class InvalidKey(RequestError):
+    """The API key is not valid; ask the operator for one."""
+
+    code = "invalid_api_key"
+    kind = Kind.UNAUTHENTICATED
+
+
+class NotAllowed(RequestError):
+    """This API key may not do that."""
+
+    code = "key_not_allowed"
+    kind = Kind.FORBIDDEN
+
+
+class ModelNotFound(RequestError):
+    """There is no model of that name; GET /v1/models lists them."""
+
+    code = "model_not_found"
+    kind = Kind.NOT_FOUND
+
+
+class NotFound(RequestError):
+    """There is nothing at this address."""
+
+    code = "not_found"
+    kind = Kind.NOT_FOUND
+
+
+class Conflict(RequestError):
+    """The request conflicts with the present state."""
+
+    code = "conflict"
+    kind = Kind.CONFLICT
+
+
+class UnavailableError(TollgateError):
+    """The server cannot serve this now; try again."""
+
+    code = "unavailable"
+    kind = Kind.UNAVAILABLE
+    retry_after_s = 1.0
+
+
+class EngineOverloaded(UnavailableError):
+    """The queue is full; try again shortly."""
+
+    code = "server_is_overloaded"
+
+
+class EngineLost(UnavailableError):
+    """The engine stopped while it worked on this; try again."""
+
+    code = "engine_lost"
+
+
+class ModelLoading(UnavailableError):
+    """The model is still being loaded; try again shortly."""
+
+    code = "model_loading"
+    retry_after_s = 2.0
+
+
+class ModelUnavailable(UnavailableError):
+    """The model could not be loaded; the operator's log says why."""
+
+    code = "model_unavailable"
+    retry_after_s = 30.0
+
+
+class MemoryBudgetExceeded(UnavailableError):
+    """The model does not fit beside the models in use; try again when they are idle."""
+
+    code = "memory_budget_exceeded"
+    retry_after_s = 10.0
+
+
+class Draining(UnavailableError):
+    """This replica is shutting down; try again, another one will answer."""
+
+    code = "draining"
+
+
+class StorageUnavailable(UnavailableError):
+    """The ledger's database cannot be reached; nothing was done and nothing is charged."""
+
+    code = "storage_unavailable"
+
+
+class DeadlineExceeded(TollgateError):
+    """The request's deadline passed before it was done."""
+
+    code = "request_timeout"
+    kind = Kind.TIMEOUT
+
+
+class OperatorError(TollgateError):
+    """The installation needs a hand."""
+
+    code = "operator_error"
+    kind = Kind.OPERATOR
+
+
+class SettingsError(OperatorError):
+    """A setting is wrong."""
+
+    code = "settings_error"
+
+
+class CatalogueError(OperatorError):
+    """The catalogue of models is wrong."""
+
+    code = "catalogue_error"
+
+
+class SourceError(OperatorError):
+    """The model's files could not be fetched."""
+
+    code = "source_error"
+
+
+class VerificationFailed(OperatorError):
+    """The model's files are not the ones that the catalogue names."""
+
+    code = "verification_failed"
+
+
+class InternalError(TollgateError):
+    """The server failed; the request was not charged. The request id leads the operator to the cause."""
+
+    code = "internal_error"
