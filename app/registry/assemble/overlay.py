@@ -27,9 +27,8 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariableType]  # its PathLike has no argument
 
 FORMAT = "tollgate-overlay/1"
 DELTA_FILE = "delta.safetensors"
@@ -39,6 +38,7 @@ STARTER_FILES = ("config.json", "tokenizer_config.json", "special_tokens_map.jso
 OUTPUT_TYPES = ("float32", "float16")
 
 Tensor = NDArray[np.generic]
+Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
 Progress = Callable[[int, int], None]
 
 
@@ -71,7 +71,7 @@ def assemble_overlay(
     """
     dtype = options.get("dtype", "float32")
     if dtype not in OUTPUT_TYPES:
-        raise ValueError(f"dtype is {dtype!r}; it must be one of {', '.join(OUTPUT_TYPES)}. Correct the catalogue entry.")
+        raise ValueError(f"dtype is {dtype!r}; choose one of {', '.join(OUTPUT_TYPES)} in the catalogue entry.")
     base_folder = _base_folder(package_folder, options)
     base_weights = base_folder / WEIGHTS_FILE
     base_files = [name.strip() for name in options.get("base_files", BASE_FILES).split(",") if name.strip()]
@@ -121,30 +121,35 @@ def merge(
     bytes_done = 0
     tensors: dict[str, Tensor] = {}
     for name, tensor in merged.items():
-        finished = _as_float32(tensor) if _is_floating(tensor) else tensor
-        if name in pairs:
-            a, b = pairs[name]
-            finished = finished + np.float32(rules.scale) * (b @ a)
-        tensors[name] = np.ascontiguousarray(finished.astype(dtype) if _is_floating(tensor) else finished)
+        tensors[name] = _finished(tensor, pair=pairs.get(name), scale=rules.scale, dtype=dtype)
         bytes_done += tensor.nbytes
         if progress is not None and bytes_done < bytes_all:
             progress(bytes_done, bytes_all)
     return tensors
 
 
-def _pairs(
-    delta: Mapping[str, Tensor], renamed: Mapping[str, Tensor]
-) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Low-rank pairs by the name of the tensor that they change."""
-    pairs: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+def _finished(tensor: Tensor, *, pair: Pair | None, scale: float, dtype: np.dtype[Any]) -> Tensor:
+    """The tensor with its pair merged; whole numbers (position ids) stay as they are."""
+    if not np.issubdtype(tensor.dtype, np.floating):
+        return np.ascontiguousarray(tensor)
+    floats = tensor.astype(np.float32)
+    if pair is not None:
+        a, b = pair
+        floats = floats + np.float32(scale) * (b @ a)
+    return np.ascontiguousarray(floats.astype(dtype))
+
+
+def _pairs(delta: Mapping[str, Tensor], renamed: Mapping[str, Tensor]) -> dict[str, Pair]:
+    """Low-rank pairs (A, B) by the name of the tensor that they change."""
+    pairs: dict[str, Pair] = {}
     names = {name.rpartition(".")[0] for name in delta if name.endswith((".lora_a", ".lora_b"))}
     for name in sorted(names):
         a, b = delta.get(f"{name}.lora_a"), delta.get(f"{name}.lora_b")
         if a is None or b is None:
             half = "lora_a" if a is None else "lora_b"
-            raise ValueError(f"The delta lacks {name}.{half}: a low-rank pair needs both halves. Write the delta again.")
+            raise ValueError(f"The delta lacks {name}.{half}: a low-rank pair needs both. Write the delta again.")
         if name in delta:
-            raise ValueError(f"The delta both replaces {name!r} and adds a low-rank pair to it. Write the delta again.")
+            raise ValueError(f"The delta both replaces {name!r} and adds a pair to it. Write the delta again.")
         if name not in renamed:
             raise ValueError(
                 f"The delta changes {name!r}, which the base does not have: check its prefix and dropped names."
@@ -155,7 +160,7 @@ def _pairs(
                 f"The pair for {name!r} has shapes {b.shape} @ {a.shape}, which do not make the base's {shape}: "
                 "train the starter over this base, or install the base that it was trained over."
             )
-        pairs[name] = (_as_float32(a), _as_float32(b))
+        pairs[name] = (a.astype(np.float32), b.astype(np.float32))
     return pairs
 
 
@@ -180,7 +185,7 @@ def _base_folder(package_folder: Path, options: Mapping[str, str]) -> Path:
         raise ValueError("The option `base` is missing: name the folder with model.safetensors inside the package.")
     folder = (package_folder / options["base"]).resolve()
     if not folder.is_relative_to(package_folder.resolve()):
-        raise ValueError(f"The option `base` ({options['base']!r}) leads out of the package. Correct the catalogue entry.")
+        raise ValueError(f"The option `base` ({options['base']!r}) leads out of the package. Correct it.")
     return folder
 
 
@@ -212,16 +217,8 @@ def _read_all(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from error
 
 
-def _is_floating(tensor: Tensor) -> bool:
-    return np.issubdtype(tensor.dtype, np.floating)
-
-
-def _as_float32(tensor: Tensor) -> NDArray[np.float32]:
-    return tensor.astype(np.float32)
-
-
 def _copy_base_file(source: Path, target: Path) -> None:
-    """A tokenizer.json loses the truncation and padding that its base presets: how long a text is, is not its business."""
+    """A tokenizer.json loses its preset truncation and padding: whoever serves the model decides on lengths."""
     if source.name != "tokenizer.json":
         shutil.copyfile(source, target)
         return

@@ -1,0 +1,108 @@
+"""What the catalogue says of a model, as frozen values. No files are touched here."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from app.engine.jobs import Precision
+
+
+class TaskName(StrEnum):
+    """The tasks that a model may do."""
+
+    GENERATION = "text-generation"
+    CLASSIFICATION = "text-classification"
+    TRANSLATION = "translation"
+    ANSWERING = "question-answering"
+
+
+class LoadPolicy(StrEnum):
+    """When a model becomes resident."""
+
+    START = "start"
+    LAZY = "lazy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubSource:
+    """Files of a Hugging Face hub repository, at a pinned revision."""
+
+    repo: str
+    revision: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FolderSource:
+    """A folder on this machine; relative paths start at the catalogue's own folder."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackageSource:
+    """Data files of an installed Python package, completed by a committed delta."""
+
+    package: str
+    """The import name of the package."""
+    distribution: str
+    """The name to `pip install`."""
+    assemble: str
+    """Which assembler makes the folder: overlay or bergamot."""
+    starter: str
+    """The folder of the delta and the small files, relative to the catalogue's folder."""
+    options: tuple[tuple[str, str], ...] = ()
+
+
+Source = HubSource | FolderSource | PackageSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PinnedFile:
+    """A file whose content is fixed. Paths are relative to the source's own folder."""
+
+    path: str
+    sha256: str
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds of one request; None means what the model's positions allow."""
+
+    input_tokens_max: int | None = None
+    output_tokens_max: int | None = None
+    batch_inputs_max: int = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Languages:
+    """The direction of a translation model, ISO 639-1."""
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """One entry of models/catalog.yaml."""
+
+    id: str
+    tasks: tuple[TaskName, ...]
+    family: str
+    """The checkpoint's model_type: gpt2, bert, marian."""
+    source: Source
+    description: str = ""
+    licence: str = ""
+    precision: Precision = Precision.AUTO
+    load: LoadPolicy = LoadPolicy.LAZY
+    is_enabled: bool = True
+    is_pinned: bool = False
+    """A pinned model is never evicted to make room."""
+    allow_pickle: bool = False
+    """Accept pytorch_model.bin (read with weights_only) where there are no safetensors."""
+    files: tuple[PinnedFile, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    labels: tuple[str, ...] = ()
+    """In the order of the logits; empty takes the checkpoint's id2label."""
+    languages: Languages | None = None
+    no_answer_threshold: float = 0.0
+    """Question answering: the empty answer wins when its score exceeds the best span's by more than this (SQuAD 2)."""
