@@ -1,4 +1,4 @@
-"""The one interface to an engine, whichever transport carries it. tests/contracts/test_transports.py is its definition."""
+"""The one interface to an engine, whichever transport carries it; tests/contracts/ is its definition."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ class EngineClient(Protocol):
         ...
 
     async def load(self, spec: ModelSpec) -> LoadedModel:
-        """Read a checkpoint. Raises VerificationFailed or SourceError (unreadable, unknown model_type), naming the file."""
+        """Read a checkpoint. Raises VerificationFailed or SourceError (unreadable, unknown type), naming the file."""
         ...
 
     async def unload(self, model_id: str) -> None:

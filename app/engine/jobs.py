@@ -41,7 +41,7 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How the next token is drawn. Order of the steps as in transformers' generate: penalties, bias, temperature, top-k, top-p."""
+    """How the next token is drawn: penalties, bias, temperature, top-k, top-p, in transformers' order."""
 
     temperature: float = 1.0
     """0 means greedy: the most probable token, ties to the lowest id."""

@@ -8,10 +8,16 @@ class EngineSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Where models run: cpu, cuda, or cuda:<index>.")
+    device: str = Field(
+        "cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Where models run: cpu, cuda, or cuda:<index>."
+    )
     threads: int = Field(0, ge=0, description="CPU threads for tensor work; 0 takes all cores.")
-    slots: int = Field(32, ge=1, le=1024, description="Rows that one decoder model decodes at a time (beams count as rows).")
+    slots: int = Field(
+        32, ge=1, le=1024, description="Rows that one decoder model decodes at a time (beams count as rows)."
+    )
     step_tokens: int = Field(512, ge=16, description="Tokens that one decode step may process, prompt chunks included.")
     encode_tokens: int = Field(4096, ge=16, description="Tokens that one encoder batch may hold.")
     queue_jobs: int = Field(1024, ge=1, description="Waiting jobs beyond which new ones are refused at once.")
-    event_queue: int = Field(256, ge=1, description="Token events held per job for a slow reader before its row pauses.")
+    event_queue: int = Field(
+        256, ge=1, description="Token events held per job for a slow reader before its row pauses."
+    )

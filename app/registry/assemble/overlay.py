@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -230,4 +229,4 @@ def _copy_base_file(source: Path, target: Path) -> None:
 def _write_weights(path: Path, tensors: dict[str, Tensor]) -> None:
     partial = path.with_suffix(".partial")
     save_file(cast("Any", tensors), partial, metadata={"format": "pt"})
-    os.replace(partial, path)
+    partial.replace(path)
