@@ -1,0 +1,1 @@
+"""Tollgate's tests: they mirror app/."""

@@ -1,0 +1,13 @@
+"""Fixtures that every test may use."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures.checkpoints import make_checkpoints
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Seeded tiny checkpoints by id, made once a run."""
+    return make_checkpoints(tmp_path_factory.mktemp("checkpoints"))
