@@ -1,0 +1,69 @@
+"""A loaded decoder and its slots: feeds planned tokens of many rows in one forward and hands back their scores."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from app.engine.compute.attention import SlotCache, Span
+from app.engine.compute.families.gpt2 import Gpt2
+from app.engine.compute.families.marian import Marian
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """Tokens of one slot to feed in this step."""
+
+    slot: int
+    start: int
+    ids: tuple[int, ...]
+
+
+class Decoder:
+    """GPT-2 or Marian over `slots` preallocated rows. Not safe for several threads."""
+
+    def __init__(self, family: Gpt2 | Marian, *, slots: int) -> None:
+        self.family = family
+        self.cache = family.new_cache(slots)
+        self.source: SlotCache | None = family.new_cache(slots) if isinstance(family, Marian) else None
+        self.slots_free = list(range(slots))
+        self.slots = slots
+        self._source_lengths = [1] * slots
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of the caches."""
+        return self.cache.memory_bytes + (self.source.memory_bytes if self.source else 0)
+
+    def prompt_of(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        """What the decoder reads first for a job with these ids."""
+        return (self.family.start_id,) if isinstance(self.family, Marian) else ids
+
+    def read_sources(self, sources: Sequence[tuple[Sequence[int], tuple[int, ...]]]) -> None:
+        """Encode each (slots, ids) source of Marian and keep its keys and values in its slots. Nothing for GPT-2."""
+        if not isinstance(self.family, Marian) or not sources:
+            return
+        assert self.source is not None, "Marian has a source cache. This is a bug."
+        lengths = [len(ids) for _, ids in sources]
+        device = self.family.tokens.device
+        memory = self.family.encode(torch.tensor([i for _, ids in sources for i in ids], device=device), lengths)
+        start = 0
+        for (slots, _), length in zip(sources, lengths, strict=True):
+            for slot in slots:
+                self.family.remember(memory[start : start + length], slot, self.source)
+                self._source_lengths[slot] = length
+            start += length
+
+    def step(self, feeds: Sequence[Feed]) -> torch.Tensor:
+        """One forward → scores (feeds, vocabulary) in fp32 after the last token of each feed."""
+        device = self.family.tokens.device
+        spans = [Span(feed.slot, feed.start, len(feed.ids)) for feed in feeds]
+        ids = torch.tensor([i for feed in feeds for i in feed.ids], device=device)
+        if isinstance(self.family, Marian):
+            assert self.source is not None, "Marian has a source cache. This is a bug."
+            lengths = torch.tensor([self._source_lengths[f.slot] for f in feeds for _ in f.ids], device=device)
+            hidden = self.family.forward(ids, spans, self.cache, self.source, lengths)
+        else:
+            hidden = self.family.forward(ids, spans, self.cache)
+        last = torch.tensor([span.count for span in spans], device=device).cumsum(0) - 1
+        return self.family.logits(hidden[last])

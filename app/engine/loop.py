@@ -1,0 +1,384 @@
+"""The loop: takes messages, plans a step, runs and applies it, emits events. One thread; no asyncio, no text."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+
+import torch
+
+from app.clock import Clock
+from app.engine.client import EngineStats, LoadedModel
+from app.engine.compute.beams import Beams
+from app.engine.compute.decode import Decoder, Feed
+from app.engine.compute.models import Resident, load_model
+from app.engine.compute.plain import floats
+from app.engine.compute.sampling import Sampler
+from app.engine.events import EncodedEvent, Event, FailedEvent, FinishedEvent, FinishReason, JobUsage, TokenEvent
+from app.engine.jobs import BeamSearch, DecodeJob, EncodeJob, Job, ModelSpec
+from app.engine.schedule.plan import StepPlan, pack_by_length, plan_step
+from app.engine.schedule.row import Phase, Row
+from app.engine.schedule.waiting import Waiting
+from app.engine.settings import EngineSettings
+from app.errors import (
+    ContextLengthExceeded,
+    DeadlineExceeded,
+    EngineLost,
+    EngineOverloaded,
+    InternalError,
+    InvalidRequest,
+    ModelUnavailable,
+    TollgateError,
+)  # fmt: skip
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    spec: ModelSpec
+    reply: Callable[[LoadedModel | TollgateError], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Unload:
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A slow reader: keep the row in its slots, but feed it nothing until it resumes."""
+
+    job_id: str
+    is_paused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    pass
+
+
+Message = Submit | Cancel | Load | Unload | Pause | Close
+
+
+@dataclass(slots=True, kw_only=True)
+class Lane:
+    """A loaded model with the jobs that run or wait on it."""
+
+    resident: Resident
+    waiting: Waiting
+    rows: list[Row] = field(default_factory=list[Row])
+    choosers: dict[str, Sampler | Beams] = field(default_factory=dict[str, Sampler | Beams])
+
+
+class EngineLoop:
+    """Owns the models, the rows and the step. `emit` receives every event, on the loop's thread."""
+
+    def __init__(self, *, settings: EngineSettings, clock: Clock, emit: Callable[[Event], None]) -> None:
+        self.inbox: SimpleQueue[Message] = SimpleQueue()
+        self._settings = settings
+        self._clock = clock
+        self._emit = emit
+        self._lanes: dict[str, Lane] = {}
+        self._paused: set[str] = set()
+        self._steps = 0
+        self._is_open = True
+
+    def run(self) -> None:
+        """Work until a Close message; then fail what is open with EngineLost."""
+        if self._settings.threads:
+            torch.set_num_threads(self._settings.threads)
+        with torch.inference_mode():
+            while self._is_open:
+                self._receive(is_idle=not self._step())
+        for name in list(self._lanes):
+            self._drop_lane(name, EngineLost())
+
+    def stats(self) -> EngineStats:
+        """A snapshot; read from another thread, so it may be one step old."""
+        lanes = list(self._lanes.values())
+        used = [(lane.resident.model.slots, len(lane.resident.model.slots_free)) for lane in lanes
+                if isinstance(lane.resident.model, Decoder)]  # fmt: skip
+        total = sum(slots for slots, _ in used)
+        return EngineStats(
+            running=sum(len(lane.rows) for lane in lanes),
+            waiting=sum(len(lane.waiting) for lane in lanes),
+            loaded=tuple(self._lanes),
+            is_alive=self._is_open,
+            steps=self._steps,
+            kv_usage=1 - sum(free for _, free in used) / total if total else 0.0,
+        )
+
+    def _receive(self, *, is_idle: bool) -> None:
+        try:
+            message = self.inbox.get(block=is_idle, timeout=0.05 if is_idle and self._has_deadline() else None)
+            while True:
+                self._handle(message)
+                message = self.inbox.get_nowait()
+        except Empty:
+            return
+
+    def _has_deadline(self) -> bool:
+        return any(len(lane.waiting) for lane in self._lanes.values())
+
+    def _handle(self, message: Message) -> None:
+        match message:
+            case Submit(job):
+                self._admit(job)
+            case Cancel(job_id):
+                self._cancel(job_id)
+            case Load(spec, reply):
+                reply(self._load(spec))
+            case Unload(model):
+                self._drop_lane(model, ModelUnavailable("The model was unloaded while it worked on this; try again."))
+            case Pause(job_id, is_paused):
+                (self._paused.add if is_paused else self._paused.discard)(job_id)
+            case Close():
+                self._is_open = False
+
+    def _load(self, spec: ModelSpec) -> LoadedModel | TollgateError:
+        try:
+            resident = load_model(spec, slots=self._settings.slots, device=self._settings.device)
+        except TollgateError as refused:
+            return refused
+        except Exception:
+            log.exception("loading %s failed", spec.id)
+            return ModelUnavailable()
+        self._drop_lane(spec.id, ModelUnavailable())
+        self._lanes[spec.id] = Lane(resident=resident, waiting=Waiting(jobs_max=self._settings.queue_jobs))
+        return resident.loaded
+
+    def _admit(self, job: Job) -> None:
+        lane = self._lanes.get(job.model)
+        refusal = ModelUnavailable() if lane is None else self._refusal(job, lane)
+        if refusal is not None or lane is None:
+            self._emit(FailedEvent(job_id=job.id, error=refusal or ModelUnavailable()))
+        else:
+            lane.waiting.add(job)
+
+    def _refusal(self, job: Job, lane: Lane) -> TollgateError | None:
+        resident, positions_max = lane.resident, lane.resident.loaded.positions_max
+        if isinstance(job, DecodeJob) != isinstance(resident.model, Decoder):
+            return InvalidRequest(f"{job.model} does not run this kind of job")
+        if not job.ids or not all(0 <= i < resident.vocabulary for i in job.ids):
+            return InvalidRequest("a token id lies outside the model's vocabulary, or there are none")
+        if lane.waiting.is_full:
+            return EngineOverloaded()
+        longest = len(job.ids)
+        if isinstance(job, DecodeJob):
+            assert isinstance(resident.model, Decoder), "checked above. This is a bug."
+            if job.max_new_tokens < 1:
+                return InvalidRequest("max_new_tokens must be at least 1")
+            if isinstance(job.search, BeamSearch) and not 1 <= job.search.beams <= resident.model.slots:
+                return InvalidRequest(f"beams must lie between 1 and {resident.model.slots}")
+            longest = max(longest, len(resident.model.prompt_of(job.ids)) + job.max_new_tokens - 1)
+        if longest > positions_max:
+            return ContextLengthExceeded(f"{longest} positions are needed and {job.model} has {positions_max}")
+        return None
+
+    def _cancel(self, job_id: str) -> None:
+        for lane in self._lanes.values():
+            if lane.waiting.remove(job_id) is not None:
+                self._emit(FinishedEvent(job_id=job_id, reason=FinishReason.CANCELLED, usage=JobUsage()))
+            for row in [row for row in lane.rows if row.job.id == job_id]:
+                self._end(lane, row, FinishedEvent(job_id=job_id, reason=FinishReason.CANCELLED, usage=row.usage))
+
+    def _drop_lane(self, name: str, error: TollgateError) -> None:
+        lane = self._lanes.pop(name, None)
+        if lane is None:
+            return
+        for job in lane.waiting:
+            self._emit(FailedEvent(job_id=job.id, error=error))
+        for row in list(lane.rows):
+            self._end(lane, row, FailedEvent(job_id=row.job.id, error=error, usage=row.usage))
+
+    def _step(self) -> bool:
+        """One step of every lane; False when there was nothing to do."""
+        now_s = self._clock.monotonic_s()
+        has_worked = False
+        for lane in list(self._lanes.values()):
+            for job in lane.waiting.take_expired(now_s):
+                self._emit(FailedEvent(job_id=job.id, error=DeadlineExceeded()))
+            if isinstance(lane.resident.model, Decoder):
+                has_worked |= self._step_decoder(lane, lane.resident.model)
+            else:
+                has_worked |= self._step_encoder(lane)
+        self._steps += has_worked
+        return has_worked
+
+    def _step_encoder(self, lane: Lane) -> bool:
+        jobs: list[EncodeJob] = []
+        left = self._settings.encode_tokens
+        while (job := lane.waiting.take(lambda job: not jobs or len(job.ids) <= left)) is not None:  # noqa: B023
+            assert isinstance(job, EncodeJob), "an encoder's line holds encode jobs. This is a bug."
+            jobs.append(job)
+            left -= len(job.ids)
+            lane.waiting.charge(job.tenant, job.weight, len(job.ids))
+        for batch in pack_by_length([len(job.ids) for job in jobs], tokens_max=self._settings.encode_tokens):
+            self._encode(lane, [jobs[index] for index in batch])
+        return bool(jobs)
+
+    def _encode(self, lane: Lane, jobs: list[EncodeJob]) -> None:
+        model = lane.resident.model
+        assert not isinstance(model, Decoder), "only encoders encode. This is a bug."
+        device = torch.device(lane.resident.loaded.device)
+        ids = torch.tensor([i for job in jobs for i in job.ids], device=device)
+        types = torch.tensor([i for job in jobs for i in job.type_ids or (0,) * len(job.ids)], device=device)
+        try:
+            scores = model.forward(ids, types, [len(job.ids) for job in jobs])
+        except Exception:
+            log.exception("a batch of %d rows failed on %s", len(jobs), lane.resident.loaded.id)
+            if len(jobs) > 1:
+                for job in jobs:
+                    self._encode(lane, [job])
+            else:
+                self._emit(FailedEvent(job_id=jobs[0].id, error=InternalError()))
+            return
+        for job, found in zip(jobs, scores, strict=True):
+            if not bool(torch.isfinite(found).all()):
+                self._emit(FailedEvent(job_id=job.id, error=InternalError()))
+                continue
+            self._emit(EncodedEvent(job_id=job.id, scores=tuple(tuple(floats(row)) for row in found)))
+            usage = JobUsage(input_tokens=len(job.ids))
+            self._emit(FinishedEvent(job_id=job.id, reason=FinishReason.DONE, usage=usage))
+
+    def _step_decoder(self, lane: Lane, decoder: Decoder) -> bool:
+        self._seat(lane, decoder)
+        plan = plan_step([r for r in lane.rows if r.job.id not in self._paused], step_tokens=self._settings.step_tokens)
+        if not plan:
+            return False
+        try:
+            logits = decoder.step([feed for step in plan for feed in feeds_of(step.row, step.count, lane.choosers)])
+        except Exception:
+            log.exception("a step of %d rows failed on %s", len(plan), lane.resident.loaded.id)
+            for step in plan:
+                self._fail(lane, step.row)
+            return True
+        self._apply(lane, decoder, plan, logits)
+        return True
+
+    def _seat(self, lane: Lane, decoder: Decoder) -> None:
+        """Give slots to waiting jobs in fair order while there are any."""
+        seated: list[Row] = []
+        while True:
+            free = len(decoder.slots_free)
+            job = lane.waiting.take(lambda job: slots_needed(job) <= free)  # noqa: B023
+            if job is None:
+                break
+            assert isinstance(job, DecodeJob), "a decoder's line holds decode jobs. This is a bug."
+            row = Row(job=job, prompt=decoder.prompt_of(job.ids))
+            row.slots = tuple(decoder.slots_free.pop() for _ in range(row.slots_needed))
+            row.phase = Phase.PREFILLING
+            lane.choosers[job.id] = self._chooser(lane.resident, job)
+            lane.waiting.charge(job.tenant, job.weight, len(job.ids))
+            seated.append(row)
+        lane.rows.extend(seated)
+        try:
+            decoder.read_sources([(row.slots, row.job.ids) for row in seated])
+        except Exception:
+            log.exception("reading %d sources failed on %s", len(seated), lane.resident.loaded.id)
+            for row in seated:
+                self._fail(lane, row)
+
+    def _chooser(self, resident: Resident, job: DecodeJob) -> Sampler | Beams:
+        if isinstance(job.search, BeamSearch):
+            return Beams(
+                search=job.search, tokens_max=job.max_new_tokens, stop_ids=job.stop_ids, banned=resident.banned,
+                forced_last_id=resident.forced_last_id,
+            )  # fmt: skip
+        return Sampler(job.search, job.ids, logprobs=job.logprobs, banned=resident.banned)
+
+    def _apply(self, lane: Lane, decoder: Decoder, plan: StepPlan, logits: torch.Tensor) -> None:
+        place = 0
+        for step in plan:
+            row, chooser = step.row, lane.choosers[step.row.job.id]
+            count = len(row.slots) if isinstance(chooser, Beams) and row.phase is Phase.DECODING else 1
+            scores = logits[place : place + count]
+            place += count
+            completes = step.completes
+            row.fed += step.count
+            if not completes:
+                continue
+            row.phase = Phase.DECODING
+            try:
+                if isinstance(chooser, Beams):
+                    self._advance_beams(lane, decoder, row, chooser, scores)
+                else:
+                    self._draw(lane, row, chooser, scores[0])
+            except Exception:
+                log.exception("a row failed on %s", lane.resident.loaded.id)
+                self._fail(lane, row)
+
+    def _draw(self, lane: Lane, row: Row, sampler: Sampler, scores: torch.Tensor) -> None:
+        is_last = len(row.produced) + 1 == row.job.max_new_tokens
+        drawn = sampler.draw(scores, forced=lane.resident.forced_last_id if is_last else None)
+        row.produced.append(drawn.id)
+        lane.waiting.charge(row.job.tenant, row.job.weight, 1)
+        has_logprobs = drawn.logprob is not None
+        self._emit(
+            TokenEvent(
+                job_id=row.job.id,
+                ids=(drawn.id,),
+                logprobs=(drawn.logprob,) if drawn.logprob is not None else (),
+                top=(drawn.top,) if has_logprobs else (),
+            )
+        )
+        if drawn.id in row.job.stop_ids:
+            self._finish(lane, row, FinishReason.STOP)
+        elif is_last:
+            self._finish(lane, row, FinishReason.LENGTH)
+
+    def _advance_beams(self, lane: Lane, decoder: Decoder, row: Row, beams: Beams, scores: torch.Tensor) -> None:
+        parents = beams.advance(scores)
+        lane.waiting.charge(row.job.tenant, row.job.weight, len(row.slots))
+        if beams.is_done:
+            row.produced = list(beams.best)
+            self._emit(TokenEvent(job_id=row.job.id, ids=tuple(row.produced)))
+            has_stopped = bool(row.produced) and row.produced[-1] in row.job.stop_ids
+            self._finish(lane, row, FinishReason.STOP if has_stopped else FinishReason.LENGTH)
+            return
+        row.produced = beams.sequences[0]
+        moved = [(row.slots[parent], slot) for parent, slot in zip(parents, row.slots, strict=True)
+                 if row.slots[parent] != slot]  # fmt: skip
+        if moved:
+            decoder.cache.copy_slots([source for source, _ in moved], [target for _, target in moved], row.fed)
+
+    def _finish(self, lane: Lane, row: Row, reason: FinishReason) -> None:
+        self._end(lane, row, FinishedEvent(job_id=row.job.id, reason=reason, usage=row.usage))
+
+    def _fail(self, lane: Lane, row: Row) -> None:
+        if row in lane.rows:
+            self._end(lane, row, FailedEvent(job_id=row.job.id, error=InternalError(), usage=row.usage))
+
+    def _end(self, lane: Lane, row: Row, event: FinishedEvent | FailedEvent) -> None:
+        row.phase = Phase.FINISHED
+        lane.rows.remove(row)
+        lane.choosers.pop(row.job.id, None)
+        self._paused.discard(row.job.id)
+        if isinstance(lane.resident.model, Decoder):
+            lane.resident.model.slots_free.extend(row.slots)
+        self._emit(event)
+
+
+def slots_needed(job: Job) -> int:
+    """Cache places that a job takes: one, or one a beam."""
+    return job.search.beams if isinstance(job, DecodeJob) and isinstance(job.search, BeamSearch) else 1
+
+
+def feeds_of(row: Row, count: int, choosers: dict[str, Sampler | Beams]) -> list[Feed]:
+    """What a planned step feeds: the next `count` tokens of the row, or the last token of each of its beams."""
+    chooser = choosers[row.job.id]
+    if isinstance(chooser, Beams) and row.phase is Phase.DECODING:
+        return [Feed(s, row.fed, (tokens[-1],)) for s, tokens in zip(row.slots, chooser.sequences, strict=True)]
+    tokens = (*row.prompt, *row.produced)
+    return [Feed(row.slots[0], row.fed, tokens[row.fed : row.fed + count])]

@@ -1,0 +1,82 @@
+"""The jobs of one request as a scope: leaving it cancels what still runs and waits for its exact usage."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from app.engine.client import EngineClient
+from app.engine.events import Event, FailedEvent, FinishedEvent, JobUsage
+from app.engine.jobs import Job
+
+
+class JobSession:
+    """The merged events of several jobs, and what each has used."""
+
+    def __init__(self, engine: EngineClient, jobs: Sequence[Job]) -> None:
+        self._engine = engine
+        self._usage: dict[str, JobUsage | None] = {job.id: None for job in jobs}
+        self._queue: asyncio.Queue[Event] = asyncio.Queue(maxsize=max(1, len(jobs)))
+        self._readers = [asyncio.create_task(self._read(engine.submit(job))) for job in jobs]
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Every job's events as they come, until each has had its terminal one. Every event passes a checkpoint."""
+        open_jobs = len(self._usage)
+        while open_jobs:
+            event = await self._queue.get()
+            open_jobs -= isinstance(event, FinishedEvent | FailedEvent)
+            yield event
+            await asyncio.sleep(0)
+
+    def usage(self, job_id: str) -> JobUsage:
+        """What a job used; zero while it runs."""
+        return self._usage[job_id] or JobUsage()
+
+    @property
+    def total_usage(self) -> JobUsage:
+        """The sum over the jobs that ended; exact once the scope is left."""
+        ended = [usage for usage in self._usage.values() if usage is not None]
+        return JobUsage(
+            input_tokens=sum(usage.input_tokens for usage in ended),
+            output_tokens=sum(usage.output_tokens for usage in ended),
+            cached_tokens=sum(usage.cached_tokens for usage in ended),
+        )
+
+    async def cancel(self, job_id: str) -> None:
+        """End one job; its terminal event still comes."""
+        await self._engine.cancel(job_id)
+
+    async def _read(self, events: AsyncIterator[Event]) -> None:
+        async for event in events:
+            if isinstance(event, FinishedEvent | FailedEvent):
+                self._usage[event.job_id] = event.usage
+            await self._queue.put(event)
+
+    async def _drain(self) -> None:
+        while not all(reader.done() for reader in self._readers):
+            while not self._queue.empty():
+                self._queue.get_nowait()
+            await asyncio.wait(self._readers, timeout=0.005)
+
+    async def close(self, timeout_s: float) -> None:
+        """Cancel what still runs and await its end, at most `timeout_s`; no task outlives this."""
+        for job_id, usage in self._usage.items():
+            if usage is None:
+                await self._engine.cancel(job_id)
+        try:
+            await asyncio.wait_for(self._drain(), timeout_s)
+        except TimeoutError:
+            for reader in self._readers:
+                reader.cancel()
+        await asyncio.gather(*self._readers, return_exceptions=True)
+
+
+@asynccontextmanager
+async def open_jobs(
+    engine: EngineClient, jobs: Sequence[Job], *, cancel_timeout_s: float = 5.0
+) -> AsyncGenerator[JobSession]:
+    """Submit `jobs`; the scope's end, however it comes, cancels what still runs. The clean-up is shielded."""
+    session = JobSession(engine, jobs)
+    try:
+        yield session
+    finally:
+        await asyncio.shield(asyncio.create_task(session.close(cancel_timeout_s)))

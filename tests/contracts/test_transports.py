@@ -1,0 +1,229 @@
+"""What every transport of the engine promises, and that company never changes a token."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+from app.clock import SystemClock
+from app.engine.client import EngineClient
+from app.engine.events import EncodedEvent, Event, FailedEvent, FinishedEvent, FinishReason, JobUsage, TokenEvent
+from app.engine.jobs import BeamSearch, DecodeJob, EncodeJob, Head, Job, ModelSpec, Sampling
+from app.engine.session import open_jobs
+from app.engine.settings import EngineSettings
+from app.engine.transports.inline import InlineEngine
+from app.errors import (
+    ContextLengthExceeded,
+    DeadlineExceeded,
+    EngineLost,
+    EngineOverloaded,
+    ModelUnavailable,
+    SourceError,
+    VerificationFailed,
+)  # fmt: skip
+
+HEADS = {
+    "tiny-gpt2": Head.GENERATE,
+    "tiny-marian": Head.TRANSLATE,
+    "tiny-bert-classifier": Head.CLASSIFY,
+    "tiny-bert-qa": Head.ANSWER,
+}
+GREEDY = Sampling(temperature=0)
+
+
+@pytest.fixture
+async def engine(checkpoints: dict[str, Path]) -> AsyncIterator[EngineClient]:
+    made = InlineEngine(
+        settings=EngineSettings(slots=8, step_tokens=16, queue_jobs=40, event_queue=16, threads=1), clock=SystemClock()
+    )
+    for name, head in HEADS.items():
+        await made.load(ModelSpec(id=name, folder=str(checkpoints[name]), head=head))
+    yield made
+    await made.close()
+
+
+def decode(name: str, ids: list[int], count: int, **rest: Any) -> DecodeJob:
+    return DecodeJob(
+        id=name,
+        model=rest.pop("model", "tiny-gpt2"),
+        ids=tuple(ids),
+        max_new_tokens=count,
+        search=rest.pop("search", GREEDY),
+        **rest,
+    )
+
+
+async def collect(engine: EngineClient, job: Job) -> list[Event]:
+    return [event async for event in engine.submit(job)]
+
+
+def tokens_of(events: list[Event]) -> list[int]:
+    return [i for event in events if isinstance(event, TokenEvent) for i in event.ids]
+
+
+def failure_of(events: list[Event]) -> Exception:
+    (event,) = events
+    assert isinstance(event, FailedEvent)
+    assert event.usage == JobUsage()
+    return event.error
+
+
+def random_prompts(count: int, *, vocabulary: int, length_max: int) -> list[list[int]]:
+    source = random.Random(7)
+    return [[source.randrange(1, vocabulary - 2) for _ in range(source.randint(1, length_max))] for _ in range(count)]
+
+
+async def test_staggered_company_gives_the_tokens_of_transformers_generate(
+    engine: EngineClient, checkpoints: dict[str, Path]
+) -> None:
+    theirs: Any = AutoModelForCausalLM.from_pretrained(checkpoints["tiny-gpt2"], dtype=torch.float32).eval()
+    eos = theirs.config.eos_token_id
+    prompts = random_prompts(20, vocabulary=theirs.config.vocab_size, length_max=45)
+
+    async def later(index: int) -> list[Event]:
+        await asyncio.sleep(index * 0.002)
+        return await collect(engine, decode(str(index), prompts[index], 12, stop_ids=frozenset([eos])))
+
+    found = await asyncio.gather(*(later(index) for index in range(len(prompts))))
+    for prompt, events in zip(prompts, found, strict=True):
+        ids = torch.tensor([prompt])
+        out = theirs.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False, pad_token_id=eos
+        )
+        expected = out[0, len(prompt) :].tolist()
+        assert tokens_of(events) == expected
+        last = events[-1]
+        assert isinstance(last, FinishedEvent)
+        assert last.usage == JobUsage(input_tokens=len(prompt), output_tokens=len(expected))
+        assert last.reason is (FinishReason.STOP if expected[-1] == eos else FinishReason.LENGTH)
+
+
+@pytest.mark.parametrize("beams", [1, 4])
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("length_penalty", [1.0, 0.6])
+async def test_translation_in_company_gives_the_tokens_of_transformers_generate(
+    engine: EngineClient, checkpoints: dict[str, Path], beams: int, early_stopping: bool, length_penalty: float
+) -> None:
+    theirs: Any = AutoModelForSeq2SeqLM.from_pretrained(checkpoints["tiny-marian"], dtype=torch.float32).eval()
+    sources = [[*row, 0] for row in random_prompts(8, vocabulary=theirs.config.vocab_size, length_max=20)]
+    search = BeamSearch(beams=beams, early_stopping=early_stopping, length_penalty=length_penalty)
+    jobs = [
+        decode(str(n), source, 14, model="tiny-marian", stop_ids=frozenset([0]), search=search if beams > 1 else GREEDY)
+        for n, source in enumerate(sources)
+    ]
+    found = await asyncio.gather(*(collect(engine, job) for job in jobs))
+    options: dict[str, Any] = {"num_beams": beams}
+    if beams > 1:
+        options |= {"early_stopping": early_stopping, "length_penalty": length_penalty}
+    for source, events in zip(sources, found, strict=True):
+        ids = torch.tensor([source])
+        out = theirs.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=14, max_length=None, do_sample=False, **options
+        )
+        assert tokens_of(events) == out[0, 1:].tolist()
+
+
+async def test_a_seed_draws_the_same_alone_and_in_company(engine: EngineClient) -> None:
+    search = Sampling(temperature=0.9, top_k=20, top_p=0.9, repetition_penalty=1.2, seed=5)
+    alone = tokens_of(await collect(engine, decode("alone", [5, 6, 7], 20, search=search)))
+    company = [decode(f"c{n}", [n + 1] * (n + 20), 20, search=Sampling(seed=n)) for n in range(6)]
+    found = await asyncio.gather(
+        *(collect(engine, job) for job in [*company, decode("same", [5, 6, 7], 20, search=search)])
+    )
+    assert tokens_of(found[-1]) == alone
+
+
+async def test_an_encode_job_gives_its_scores_once(engine: EngineClient) -> None:
+    for model, rows, width in (("tiny-bert-classifier", 1, 2), ("tiny-bert-qa", 2, 4)):
+        encoded, finished = await collect(engine, EncodeJob(id=model, model=model, ids=(2, 8, 9, 3)))
+        assert isinstance(encoded, EncodedEvent)
+        assert [len(row) for row in encoded.scores] == [width] * rows
+        assert finished == FinishedEvent(job_id=model, reason=FinishReason.DONE, usage=JobUsage(input_tokens=4))
+
+
+async def test_logprobs_name_the_chosen_token_first_when_greedy(engine: EngineClient) -> None:
+    events = await collect(engine, decode("x", [5, 6], 4, logprobs=3))
+    for event in events[:-1]:
+        assert isinstance(event, TokenEvent)
+        for token, logprob, top in zip(event.ids, event.logprobs, event.top, strict=True):
+            assert len(top) == 3
+            assert top[0] == (token, logprob)
+
+
+async def test_cancelling_one_row_leaves_its_neighbour_unchanged(engine: EngineClient) -> None:
+    expected = tokens_of(await collect(engine, decode("before", [9, 8], 40)))
+    neighbour = asyncio.create_task(collect(engine, decode("neighbour", [9, 8], 40)))
+    seen: list[Event] = []
+    async for event in engine.submit(decode("gone", [5, 6], 60)):
+        seen.append(event)
+        await engine.cancel("gone")
+    last = seen[-1]
+    assert isinstance(last, FinishedEvent)
+    assert last.reason is FinishReason.CANCELLED
+    assert last.usage == JobUsage(input_tokens=2, output_tokens=len(tokens_of(seen)))
+    assert tokens_of(await neighbour) == expected
+    await engine.cancel("gone")
+
+
+async def test_leaving_the_scope_early_cancels_and_counts_exactly(engine: EngineClient) -> None:
+    async with open_jobs(engine, [decode(str(n), [5, 6, 7], 60) for n in range(3)]) as session:
+        async for _ in session.events():
+            break
+    assert session.total_usage.input_tokens <= 9
+    assert session.total_usage.output_tokens >= 1
+    assert engine.stats().running == 0
+
+
+async def test_a_slow_reader_loses_nothing(engine: EngineClient) -> None:
+    job = decode("slow", [5, 6], 60)
+    expected = tokens_of(await collect(engine, decode("fast", [5, 6], 60)))
+    events = engine.submit(job)
+    await asyncio.sleep(0.5)
+    assert engine.stats().running == 1, "the row should be paused, not finished into an unbounded buffer"
+    assert tokens_of([event async for event in events]) == expected
+
+
+async def test_refusals_are_terminal_events_at_once(engine: EngineClient) -> None:
+    assert isinstance(failure_of(await collect(engine, decode("a", [1], 1, model="none"))), ModelUnavailable)
+    assert isinstance(failure_of(await collect(engine, decode("b", [1] * 60, 6))), ContextLengthExceeded)
+    assert isinstance(failure_of(await collect(engine, decode("c", [1], 4, deadline_s=0.0))), DeadlineExceeded)
+    for bad in ([], [-1], [10**6]):
+        assert failure_of(await collect(engine, decode("d", bad, 4)))
+
+
+async def test_a_full_queue_refuses_and_the_rest_finishes(engine: EngineClient) -> None:
+    found = await asyncio.gather(*(collect(engine, decode(str(n), [5, 6], 30)) for n in range(80)))
+    refused = [events for events in found if isinstance(events[-1], FailedEvent)]
+    assert refused
+    assert all(isinstance(failure_of(events), EngineOverloaded) for events in refused)
+    assert len(found) - len(refused) >= 40
+
+
+async def test_unloading_fails_open_jobs_and_closing_loses_them(engine: EngineClient) -> None:
+    running = engine.submit(decode("x", [5, 6], 60))
+    await anext(running)
+    await engine.unload("tiny-gpt2")
+    last = [event async for event in running][-1]
+    assert isinstance(last, FailedEvent)
+    assert isinstance(last.error, ModelUnavailable)
+    waiting = engine.submit(EncodeJob(id="y", model="tiny-bert-qa", ids=(2, 3)))
+    await engine.close()
+    assert isinstance([event async for event in waiting][-1], FinishedEvent | FailedEvent)
+    assert isinstance(failure_of(await collect(engine, decode("z", [1], 1))), EngineLost)
+
+
+async def test_a_bad_folder_is_refused_by_name(engine: EngineClient, tmp_path: Path) -> None:
+    spec = ModelSpec(id="bad", folder=str(tmp_path), head=Head.GENERATE)
+    with pytest.raises(VerificationFailed, match=r"config\.json"):
+        await engine.load(spec)
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2", "n_embd": 4}')
+    with pytest.raises(VerificationFailed, match="safetensors"):
+        await engine.load(spec)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(SourceError, match="llama"):
+        await engine.load(spec)
