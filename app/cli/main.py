@@ -1,0 +1,31 @@
+"""The tollgate command: mounts the nouns."""
+
+from typing import Annotated
+
+import typer
+
+from app import __version__
+from app.cli import keys, usage
+
+cli = typer.Typer(no_args_is_help=True, help="Tollgate: a machine becomes a paid model API.", add_completion=False)
+cli.add_typer(keys.app, name="keys")
+cli.command()(usage.usage)
+
+
+def show_version(is_asked: bool) -> None:
+    """Print the version and end."""
+    if is_asked:
+        typer.echo(f"tollgate {__version__}")
+        raise typer.Exit
+
+
+@cli.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    """Tollgate: a machine becomes a paid model API."""
+
+
+def main() -> None:
+    """The console script's entry."""
+    cli()

@@ -1,0 +1,131 @@
+"""Every table that Tollgate keeps. Money is integer nano-units; times are UTC microseconds since 1970, as integers."""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+)  # fmt: skip
+
+NAMES = {
+    "ix": "ix_%(column_0_N_label)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+metadata = MetaData(naming_convention=NAMES)
+SERIAL = BigInteger().with_variant(Integer, "sqlite")
+
+tenant = Table(
+    "tenant",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("name", String(200), nullable=False, unique=True),
+    Column("weight", Integer, nullable=False, server_default="1"),
+    Column("created_us", BigInteger, nullable=False),
+)
+
+api_key = Table(
+    "api_key",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("tenant_id", String(40), ForeignKey("tenant.id"), nullable=False, index=True),
+    Column("digest", LargeBinary(32), nullable=False, unique=True),
+    Column("pepper_id", String(16), nullable=False),
+    Column("display", String(40), nullable=False),
+    Column("name", String(200), nullable=False),
+    Column("is_admin", Boolean, nullable=False),
+    Column("tasks", JSON, nullable=True),
+    Column("models", JSON, nullable=True),
+    Column("networks", JSON, nullable=True),
+    Column("created_us", BigInteger, nullable=False),
+    Column("expires_us", BigInteger, nullable=True),
+    Column("revoked_us", BigInteger, nullable=True),
+    Column("replaced_by", String(40), nullable=True),
+    Column("last_used_us", BigInteger, nullable=True),
+)
+
+key_change = Table(
+    "key_change",
+    metadata,
+    Column("sequence", SERIAL, primary_key=True, autoincrement=True),
+    Column("key_id", String(40), nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+price = Table(
+    "price",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("tenant_id", String(40), ForeignKey("tenant.id"), nullable=True),
+    Column("model", String(200), nullable=False),
+    Column("task", String(40), nullable=False),
+    Column("meter", String(20), nullable=False),
+    Column("pico_per_unit", BigInteger, nullable=False),
+    Column("effective_us", BigInteger, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Index("ix_price_lookup", "model", "task", "meter", "effective_us"),
+)
+
+hold = Table(
+    "hold",
+    metadata,
+    Column("request_id", String(40), primary_key=True),
+    Column("tenant_id", String(40), ForeignKey("tenant.id"), nullable=False),
+    Column("key_id", String(40), ForeignKey("api_key.id"), nullable=False),
+    Column("model", String(200), nullable=False),
+    Column("task", String(40), nullable=False),
+    Column("route", String(100), nullable=False),
+    Column("prices", JSON, nullable=False),
+    Column("amount_nano", BigInteger, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("characters", BigInteger, nullable=False),
+    Column("replica_id", String(40), nullable=False, index=True),
+    Column("admitted_us", BigInteger, nullable=False),
+)
+
+usage_entry = Table(
+    "usage_entry",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("occurred_us", BigInteger, nullable=False, index=True),
+    Column("tenant_id", String(40), ForeignKey("tenant.id"), nullable=False),
+    Column("key_id", String(40), ForeignKey("api_key.id"), nullable=False),
+    Column("model", String(200), nullable=False),
+    Column("task", String(40), nullable=False),
+    Column("route", String(100), nullable=False),
+    Column("outcome", String(20), nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("characters", BigInteger, nullable=False),
+    Column("prices", JSON, nullable=False),
+    Column("cost_nano", BigInteger, nullable=False),
+    Column("currency", String(3), nullable=False),
+    Column("duration_ms", BigInteger, nullable=False),
+    Column("replica_id", String(40), nullable=False),
+    Index("ix_usage_entry_tenant_time", "tenant_id", "occurred_us"),
+)
+
+usage_hour = Table(
+    "usage_hour",
+    metadata,
+    Column("hour_us", BigInteger, primary_key=True),
+    Column("tenant_id", String(40), primary_key=True),
+    Column("key_id", String(40), primary_key=True),
+    Column("model", String(200), primary_key=True),
+    Column("task", String(40), primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("cost_nano", BigInteger, nullable=False),
+)
