@@ -6,6 +6,8 @@ import pytest
 
 from tests.fixtures.checkpoints import make_checkpoints
 
+pytest_plugins = ["tests.fixtures.database"]
+
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:

@@ -142,6 +142,17 @@ def revoke_key(connection: Connection, *, clock: Clock, key: str) -> KeyRecord:
     return next(record for record in list_keys(connection) if record.id == found[0].id)
 
 
+def changes_after(connection: Connection, sequence: int) -> tuple[list[KeyRecord], int]:
+    """The keys that changed since `sequence`, as they are now, and the newest sequence number."""
+    changes = connection.execute(
+        select(key_change.c.sequence, key_change.c.key_id).where(key_change.c.sequence > sequence)
+    ).all()
+    if not changes:
+        return [], sequence
+    rows = connection.execute(_keys().where(api_key.c.id.in_({key_id for _, key_id in changes}))).mappings()
+    return [record_of(row) for row in rows], max(number for number, _ in changes)
+
+
 def _keys():
     return select(api_key, tenant.c.name.label("tenant"), tenant.c.weight).join(tenant)
 
