@@ -1,0 +1,64 @@
+"""From an error's kind to a status and an envelope, once, for every route. A dialect may dress the envelope anew."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from app.errors import InternalError, Kind, TollgateError
+
+STATUS = {
+    Kind.INVALID: 400,
+    Kind.UNAUTHENTICATED: 401,
+    Kind.FORBIDDEN: 403,
+    Kind.NOT_FOUND: 404,
+    Kind.CONFLICT: 409,
+    Kind.TOO_LARGE: 413,
+    Kind.UNAVAILABLE: 503,
+    Kind.TIMEOUT: 504,
+    Kind.OPERATOR: 503,
+    Kind.INTERNAL: 500,
+}
+TYPE = {
+    Kind.FORBIDDEN: "permission_error",
+    Kind.CONFLICT: "conflict_error",
+    Kind.UNAVAILABLE: "server_error",
+    Kind.TIMEOUT: "server_error",
+    Kind.OPERATOR: "server_error",
+    Kind.INTERNAL: "server_error",
+}
+"""OpenAI's `type`; what is not named here is an invalid_request_error."""
+MESSAGE_LENGTH_MAX = 500
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorAnswer:
+    """A refusal as HTTP sends it."""
+
+    status: int
+    body: dict[str, Any]
+    headers: dict[str, str]
+
+
+def answer_of(error: Exception) -> ErrorAnswer:
+    """Any exception as an answer; what Tollgate did not raise on purpose, or only the operator may read, says nothing.
+
+    The body is OpenAI's envelope: {"error": {"message", "type", "param", "code"}}.
+    """
+    known = error if isinstance(error, TollgateError) else InternalError()
+    is_private = known.kind in (Kind.OPERATOR, Kind.INTERNAL)
+    message = InternalError().message if is_private else known.message[:MESSAGE_LENGTH_MAX]
+    headers: dict[str, str] = {}
+    if known.kind is Kind.UNAUTHENTICATED:
+        headers["www-authenticate"] = "Bearer"
+    if known.retry_after_s is not None:
+        headers["retry-after"] = str(max(1, math.ceil(known.retry_after_s)))
+        headers["retry-after-ms"] = str(math.ceil(known.retry_after_s * 1000))
+    body = {
+        "error": {
+            "message": message,
+            "type": TYPE.get(known.kind, "invalid_request_error"),
+            "param": known.field,
+            "code": known.code,
+        }
+    }
+    return ErrorAnswer(STATUS[known.kind], body, headers)
