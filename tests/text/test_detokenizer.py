@@ -24,7 +24,10 @@ def streamed(tokenizer: Any, ids: list[int], chunk: int) -> tuple[list[str], str
     return pieces, made.finish()
 
 
-@given(text=st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters=UNFINISHED)), chunk=st.integers(1, 5))
+@given(
+    text=st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters=UNFINISHED)),
+    chunk=st.integers(1, 5),
+)
 @CASES
 def test_the_pieces_are_whole_characters_and_sum_to_the_text(tokenizer: Any, text: str, chunk: int) -> None:
     ids = tokenizer(text + " hello world", add_special_tokens=False)["input_ids"]
