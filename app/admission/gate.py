@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from app.clock import Clock
 from app.errors import DeadlineExceeded
 from app.metering.database import Database
-from app.metering.ledger import Admission, Outcome, Receipt, Usage, note_progress, open_hold, recover, settle
+from app.metering.ledger import Admission, Outcome, Receipt, Usage, note_progress, open_priced_hold, recover, settle
 
 CHECKPOINT_S = 1.0
 """How much of a running request's output a crash may leave uncharged."""
@@ -50,7 +50,9 @@ class Gate:
 
         A failure before anything was delivered costs nothing; otherwise what was delivered is charged.
         """
-        await self._database.run(lambda connection: open_hold(connection, admission, clock=self._clock))
+        admission = await self._database.run(
+            lambda connection: open_priced_hold(connection, admission, clock=self._clock)
+        )
         reservation = Reservation(database=self._database, clock=self._clock, admission=admission)
         self._open[admission.request_id] = reservation
         outcome = Outcome.CANCELLED

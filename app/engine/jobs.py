@@ -37,6 +37,8 @@ class ModelSpec:
     precision: Precision = Precision.AUTO
     device: str = "cpu"
     """cpu, cuda, or cuda:<index>."""
+    allow_pickle: bool = False
+    """Read pytorch_model.bin, as plain tensors only, where there are no safetensors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

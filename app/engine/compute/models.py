@@ -46,7 +46,7 @@ def load_model(spec: ModelSpec, *, slots: int, device: str) -> Resident:
     place = torch.device(spec.device if spec.device != "cpu" else device)
     precision, dtype = _dtype_of(spec, place)
     try:
-        found = _build(kind, config, read_tensors(folder), spec.head, dtype, place)
+        found = _build(kind, config, read_tensors(folder, allow_pickle=spec.allow_pickle), spec.head, dtype, place)
     except KeyError as missing:
         raise VerificationFailed(
             f"{folder / 'config.json'} has no {missing}; it is not a {kind} checkpoint"

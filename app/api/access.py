@@ -1,0 +1,45 @@
+"""One log line a request, and its id on the answer. Plain ASGI: wraps `send`, so that hang-ups reach the routes."""
+
+import logging
+import time
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.context import request_id_of
+
+log = logging.getLogger("tollgate.access")
+QUIET = frozenset({"/livez", "/readyz", "/startupz", "/metrics"})
+
+
+class AccessLog:
+    """See the module."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See the module."""
+        if scope["type"] != "http" or scope["path"] in QUIET:
+            await self._app(scope, receive, send)
+            return
+        began_s, status = time.perf_counter(), 499
+        scope.setdefault("state", {})
+        request_id = request_id_of(Request(scope))
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = [pair for pair in message.get("headers", []) if pair[0] != b"x-request-id"]
+                message["headers"] = [*headers, (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        finally:
+            extra = {
+                "method": scope["method"], "path": scope["path"], "status": status, "request_id": request_id,
+                "duration_ms": round((time.perf_counter() - began_s) * 1000, 1),
+            }  # fmt: skip
+            log.info("request", extra=extra)

@@ -1,0 +1,44 @@
+"""The operator's routes: models in and out of memory. They need an admin key."""
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from app.api.context import Admin, Rooms
+from app.api.models import model_json
+from app.registry.residency import Place
+
+router = APIRouter(prefix="/admin", tags=["admin"])
+
+
+def place_json(place: Place) -> dict[str, Any]:
+    """A model as the operator sees it."""
+    resident = place.resident
+    return model_json(place) | {
+        "memory_bytes": 0 if resident is None else resident.loaded.memory_bytes,
+        "precision": None if resident is None else resident.loaded.precision.value,
+        "device": None if resident is None else resident.loaded.device,
+        "requests": place.users,
+        "pinned": place.model.is_pinned,
+        "error": place.error,
+    }
+
+
+@router.get("/models", summary="List models with their state")
+async def list_models(_: Admin, serving: Rooms) -> dict[str, Any]:
+    """Every enabled model, with memory, precision and the reason why it could not be loaded."""
+    return {"object": "list", "data": [place_json(place) for place in serving.residency.places]}
+
+
+@router.post("/models/{model_id:path}/load", summary="Load a model")
+async def load(model_id: str, _: Admin, serving: Rooms) -> dict[str, Any]:
+    """Bring a model into memory; returns when it is there."""
+    await serving.residency.load(model_id)
+    return place_json(serving.residency.find(model_id))
+
+
+@router.post("/models/{model_id:path}/unload", summary="Unload a model")
+async def unload(model_id: str, _: Admin, serving: Rooms) -> dict[str, Any]:
+    """Let a model go when its requests are done."""
+    await serving.residency.unload(model_id)
+    return place_json(serving.residency.find(model_id))

@@ -1,0 +1,48 @@
+"""Probes and metrics, without a key: they tell nothing that a balancer may not know."""
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response
+
+from app.api.context import Rooms
+from app.observability.metrics import CONTENT_TYPE
+from app.registry.model import LoadPolicy
+from app.registry.residency import State
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/livez", summary="Is the process alive")
+async def livez() -> dict[str, str]:
+    """200 as long as the event loop turns."""
+    return {"status": "alive"}
+
+
+@router.get("/startupz", summary="Is the start over")
+async def startupz(serving: Rooms) -> JSONResponse:
+    """200 once every model of the start was loaded or has failed; until then 503 with how far it is."""
+    wanted = [place for place in serving.residency.places if place.model.load is LoadPolicy.START]
+    done = sum(place.state in (State.RESIDENT, State.FAILED) for place in wanted)
+    phase = "started" if serving.is_started else "loading models"
+    body = {"phase": phase, "models_loaded": done, "models": len(wanted)}
+    return JSONResponse(body, 200 if serving.is_started else 503)
+
+
+@router.get("/readyz", summary="Should requests be sent here")
+async def readyz(serving: Rooms) -> JSONResponse:
+    """200 when models are loaded, the engine lives and the server does not shut down."""
+    reason = None
+    if serving.is_draining:
+        reason = "draining"
+    elif not serving.engine.stats().is_alive:
+        reason = "the engine is down"
+    elif not serving.is_started:
+        reason = "loading models"
+    elif not any(place.state is State.RESIDENT for place in serving.residency.places):
+        reason = "no model is loaded"
+    return JSONResponse({"status": reason or "ready"}, 503 if reason else 200)
+
+
+@router.get("/metrics", summary="Prometheus metrics")
+async def metrics(serving: Rooms) -> Response:
+    """All series in Prometheus' text format."""
+    return Response(serving.metrics.text(), media_type=CONTENT_TYPE)

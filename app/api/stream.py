@@ -1,0 +1,109 @@
+"""A response that owns its answer's scope: sends events as they come, hears the hang-up, and never goes silent."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+KEEP_ALIVE = b": keep-alive\n\n"
+HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+
+
+def event(data: str) -> bytes:
+    """One server-sent event."""
+    return f"data: {data}\n\n".encode()
+
+
+class SseResponse(Response):
+    """Streams `frames()`; a client that hangs up cancels it at its next await, and its scopes clean up in this task.
+
+    `first` is awaited before the headers are sent, so that a request that cannot run is refused with its own status.
+    Errors after that are told by `on_error` as the last event.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self, frames: Callable[[], AsyncIterator[bytes]], *, on_error: Callable[[Exception], bytes],
+        on_refusal: Callable[[Exception], Response], keep_alive_s: float, headers: dict[str, str],
+    ) -> None:  # fmt: skip
+        super().__init__(headers=HEADERS | headers)
+        del self.headers["content-length"]
+        self._frames = frames
+        self._on_error = on_error
+        self._on_refusal = on_refusal
+        self._keep_alive_s = keep_alive_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See the class."""
+        body = asyncio.create_task(self._stream(scope, receive, send))
+        listener = asyncio.create_task(hung_up(receive))
+        try:
+            await asyncio.wait((body, listener), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            listener.cancel()
+            if not body.done():
+                body.cancel()
+            await asyncio.gather(body, listener, return_exceptions=True)
+        if not body.cancelled() and (error := body.exception()) is not None:
+            raise error
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        frames = self._frames()
+        has_begun = False
+        try:
+            async for frame in paced(frames, self._keep_alive_s):
+                if not has_begun:
+                    await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                    has_begun = True
+                await send({"type": "http.response.body", "body": frame, "more_body": True})
+                await asyncio.sleep(0)
+        except Exception as error:
+            if not has_begun:
+                await self._on_refusal(error)(scope, receive, send)
+                return
+            await send({"type": "http.response.body", "body": self._on_error(error), "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def paced(frames: AsyncIterator[bytes], keep_alive_s: float) -> AsyncIterator[bytes]:
+    """The frames, and a comment after each silence. The frames run in one task of their own from begin to end."""
+    queue: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(maxsize=1)
+
+    async def produce() -> None:
+        try:
+            async for frame in frames:
+                await queue.put(frame)
+        except Exception as error:
+            await queue.put(error)
+        else:
+            await queue.put(None)
+
+    producer = asyncio.create_task(produce())
+    has_begun = False
+    try:
+        while True:
+            try:
+                found = await asyncio.wait_for(queue.get(), keep_alive_s if has_begun else None)
+            except TimeoutError:
+                yield KEEP_ALIVE
+                continue
+            if isinstance(found, Exception):
+                raise found
+            if found is None:
+                return
+            has_begun = True
+            yield found
+    finally:
+        producer.cancel()
+        await asyncio.gather(producer, return_exceptions=True)
+
+
+async def hung_up(receive: Receive) -> None:
+    """Returns when the client is gone."""
+    while True:
+        message: Message | dict[str, Any] = await receive()
+        if message["type"] == "http.disconnect":
+            return

@@ -1,0 +1,121 @@
+"""Puts the rooms together: the only place that knows all of them. Binds first, loads after."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from app import __version__
+from app.admission.authenticate import Authenticator
+from app.admission.gate import Gate
+from app.api import admin, health, models, native, openai
+from app.api.access import AccessLog
+from app.api.context import request_id_of
+from app.api.disconnect import ClientGone
+from app.api.errors import answer_of
+from app.clock import SystemClock
+from app.engine.transports.inline import InlineEngine
+from app.errors import InvalidRequest, NotFound, TollgateError
+from app.metering.database import Database
+from app.metering.keys import Pepper
+from app.observability.metrics import Metrics
+from app.registry.catalogue import SHIPPED, load_catalogue
+from app.registry.residency import Residency
+from app.serving import Serving
+from app.settings import Settings
+
+log = logging.getLogger(__name__)
+REPLICA = "local"
+CLOSED_REQUEST = 499
+DESCRIPTION = "Hosted models behind a key: every token is scheduled fairly, streamed at once and counted once."
+
+
+def build_app(settings: Settings) -> FastAPI:
+    """The application, not yet started. Raises CatalogueError when the catalogue is wrong."""
+    chosen = settings.registry
+    catalogue = load_catalogue(chosen.catalogue or SHIPPED, enable=chosen.enable, disable=chosen.disable)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        clock, database = SystemClock(), Database(home=settings.home)
+        await database.open()
+        engine = InlineEngine(settings=settings.engine, clock=clock)
+        metrics = Metrics()
+        metrics.gauge("tollgate_num_requests_running", "Rows in the engine.", lambda: engine.stats().running)
+        metrics.gauge("tollgate_num_requests_waiting", "Rows that wait.", lambda: engine.stats().waiting)
+        metrics.gauge("tollgate_kv_cache_usage_perc", "Share of cache slots in use.", lambda: engine.stats().kv_usage)
+        residency = Residency(catalogue=catalogue, engine=engine, settings=chosen, home=settings.home, clock=clock)
+        authenticator = Authenticator(database=database, pepper=Pepper(settings.home), clock=clock)
+        gate = Gate(database=database, clock=clock)
+        app.state.serving = serving = Serving(
+            authenticator=authenticator, residency=residency, gate=gate, engine=engine, clock=clock, metrics=metrics,
+            timeout_s=settings.api.request_timeout_s, replica_id=REPLICA,
+        )  # fmt: skip
+        lost = await gate.recover(replica_id=REPLICA)
+        if lost:
+            log.warning("%d requests were running when the server last died; they are settled as crashed", lost)
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(for_ever(authenticator.run)),
+                    group.create_task(for_ever(gate.run)),
+                    group.create_task(load_models(serving)),
+                ]
+                try:
+                    yield
+                finally:
+                    for task in tasks:
+                        task.cancel()
+        finally:
+            await engine.close()
+            await database.close()
+
+    app = FastAPI(title="Tollgate", version=__version__, description=DESCRIPTION, lifespan=lifespan)
+    app.state.settings = settings
+    for room in (openai, native, models, admin, health):
+        app.include_router(room.router)
+    app.add_middleware(AccessLog)
+    app.add_exception_handler(HTTPException, as_envelope)
+    for kind in (TollgateError, ClientGone, Exception):
+        app.add_exception_handler(kind, as_envelope)
+    return app
+
+
+async def load_models(serving: Serving) -> None:
+    """Load what the catalogue wants from the start, then say that the start is over."""
+    began_s = time.monotonic()
+    await serving.residency.load_at_start()
+    serving.is_started = True
+    log.info("started: models loaded in %.1f s", time.monotonic() - began_s)
+
+
+async def for_ever(work: Callable[[], Awaitable[None]]) -> None:
+    """Run a loop again when it fails (a database that is away for a while), with a pause."""
+    while True:
+        try:
+            await work()
+        except TollgateError as error:
+            log.warning("%s", error.message)
+        await asyncio.sleep(1.0)
+
+
+async def as_envelope(request: Request, error: Exception) -> Response:
+    """Every failure in the one envelope, with the request's id. A bug is logged with its trace, and tells nothing."""
+    if isinstance(error, ClientGone):
+        return Response(status_code=CLOSED_REQUEST)
+    if isinstance(error, HTTPException):
+        known = {404: NotFound("There is nothing at this address; GET /docs lists the routes.")}
+        shown = known.get(error.status_code) or InvalidRequest(str(error.detail))
+        answer = answer_of(shown)
+        return JSONResponse(answer.body, error.status_code, {**answer.headers, **(error.headers or {})})
+    if not isinstance(error, TollgateError):
+        log.error("request %s failed", request_id_of(request), exc_info=error)
+    elif error.kind in ("internal", "operator"):
+        log.error("request %s failed: %s", request_id_of(request), error.message)
+    answer = answer_of(error)
+    return JSONResponse(answer.body, answer.status, answer.headers | {"x-request-id": request_id_of(request)})

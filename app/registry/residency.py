@@ -1,0 +1,226 @@
+"""Which models are in memory: loaded at start or when asked for, counted while in use, let go when room is needed."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from app.clock import Clock
+from app.engine.client import EngineClient, LoadedModel
+from app.engine.jobs import ModelSpec
+from app.errors import Conflict, MemoryBudgetExceeded, ModelLoading, ModelNotFound, ModelUnavailable, TollgateError
+from app.registry.catalogue import HEADS, Catalogue
+from app.registry.locate import locate
+from app.registry.model import LoadPolicy, Model
+from app.registry.settings import RegistrySettings
+from app.registry.verify import verify
+from app.text.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
+UNLOAD_POLL_S = 0.02
+
+
+class State(StrEnum):
+    """How far a model has come."""
+
+    ABSENT = "absent"
+    LOADING = "loading"
+    RESIDENT = "resident"
+    UNLOADING = "unloading"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resident:
+    """A model in memory and what is needed to speak with it."""
+
+    model: Model
+    loaded: LoadedModel
+    tokenizer: Tokenizer
+    labels: tuple[str, ...]
+    folder: Path
+
+
+@dataclass(slots=True)
+class Place:
+    """A model's changing state; owned by the event loop."""
+
+    model: Model
+    state: State = State.ABSENT
+    resident: Resident | None = None
+    users: int = 0
+    used_s: float = 0.0
+    error: str | None = None
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Residency:
+    """Hands out models. A lease keeps its model in memory; what nobody leases may be evicted, the oldest first."""
+
+    def __init__(
+        self, *, catalogue: Catalogue, engine: EngineClient, settings: RegistrySettings, home: Path, clock: Clock
+    ) -> None:
+        self._catalogue = catalogue
+        self._engine = engine
+        self._settings = settings
+        self._home = home
+        self._clock = clock
+        self._places = {model.id: Place(model) for model in catalogue if model.is_enabled}
+
+    @property
+    def places(self) -> list[Place]:
+        """Every enabled model's state, in the catalogue's order."""
+        return list(self._places.values())
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the resident models take together."""
+        return sum(place.resident.loaded.memory_bytes for place in self.places if place.resident is not None)
+
+    def find(self, model_id: str) -> Place:
+        """An enabled model's state. Raises ModelNotFound."""
+        self._catalogue.find(model_id)
+        return self._places[model_id]
+
+    async def load_at_start(self) -> None:
+        """Load the models that the catalogue wants from the start, one by one; a failure is logged and kept."""
+        for place in self.places:
+            if place.model.load is LoadPolicy.START:
+                try:
+                    await self.load(place.model.id)
+                except TollgateError as error:
+                    log.error("model %s could not be loaded: %s", place.model.id, error.message)
+
+    @asynccontextmanager
+    async def lease(self, model_id: str) -> AsyncGenerator[Resident]:
+        """The model, loaded if need be, and kept until the scope ends.
+
+        Raises ModelNotFound, ModelLoading (it takes longer than `load_wait_s`; loading goes on), ModelUnavailable.
+        """
+        place = self.find(model_id)
+        if place.state is State.UNLOADING:
+            raise ModelUnavailable(f"The model {model_id} is being unloaded; try again shortly.", retry_after_s=1.0)
+        place.users += 1
+        try:
+            yield place.resident or await self._wait_for(place)
+        finally:
+            place.users -= 1
+            place.used_s = self._clock.monotonic_s()
+
+    async def load(self, model_id: str) -> Resident:
+        """Bring a model into memory. Idempotent. Raises what stood in the way."""
+        place = self.find(model_id)
+        async with place.lock:
+            if place.resident is not None:
+                return place.resident
+            place.state, place.error = State.LOADING, None
+            try:
+                place.resident = await self._load(place)
+            except TollgateError as error:
+                place.state, place.error = State.FAILED, error.message
+                raise
+            except BaseException:
+                place.state = State.ABSENT
+                raise
+            place.state = State.RESIDENT
+            place.used_s = self._clock.monotonic_s()
+            return place.resident
+
+    async def unload(self, model_id: str, *, wait_s: float = 30.0) -> None:
+        """Let a model go once its requests are done; new ones are refused meanwhile. Raises Conflict after `wait_s`."""
+        place = self.find(model_id)
+        async with place.lock:
+            if place.resident is None:
+                place.state = State.ABSENT
+                return
+            place.state = State.UNLOADING
+            give_up_s = self._clock.monotonic_s() + wait_s
+            while place.users and self._clock.monotonic_s() < give_up_s:  # noqa: ASYNC110 (a lease's end must cost nothing)
+                await asyncio.sleep(UNLOAD_POLL_S)
+            if place.users:
+                place.state = State.RESIDENT
+                raise Conflict(f"{model_id} still serves {place.users} requests; try again when they are done")
+            await self._drop(place)
+
+    async def _wait_for(self, place: Place) -> Resident:
+        loading = asyncio.create_task(self.load(place.model.id))
+        try:
+            return await asyncio.wait_for(asyncio.shield(loading), self._settings.load_wait_s)
+        except TimeoutError:
+            loading.add_done_callback(lambda task: task.cancelled() or task.exception())
+            raise ModelLoading from None
+        except (ModelNotFound, MemoryBudgetExceeded):
+            raise
+        except TollgateError as error:
+            log.error("model %s could not be loaded: %s", place.model.id, error.message)
+            raise ModelUnavailable(
+                f"The model {place.model.id} could not be loaded; the operator's log says why."
+            ) from error
+        except asyncio.CancelledError:
+            loading.add_done_callback(lambda task: task.cancelled() or task.exception())
+            raise
+
+    async def _load(self, place: Place) -> Resident:
+        model = place.model
+        folder = await asyncio.to_thread(
+            locate, model, catalogue_folder=self._catalogue.folder, home=self._home, settings=self._settings
+        )
+        await asyncio.to_thread(verify, model, folder)
+        await self._make_room(await asyncio.to_thread(weight_bytes, folder), besides=place)
+        tokenizer = await asyncio.to_thread(Tokenizer, folder)
+        loaded = await self._engine.load(
+            ModelSpec(
+                id=model.id, folder=str(folder), head=HEADS[model.tasks[0]], precision=model.precision,
+                allow_pickle=model.allow_pickle,
+            )
+        )  # fmt: skip
+        try:
+            await self._make_room(loaded.memory_bytes, besides=place)
+        except MemoryBudgetExceeded:
+            await self._engine.unload(model.id)
+            raise
+        return Resident(
+            model=model, loaded=loaded, tokenizer=tokenizer, labels=model.labels or labels_of(folder), folder=folder
+        )
+
+    async def _make_room(self, needed_bytes: int, *, besides: Place) -> None:
+        """Evict idle models until `needed_bytes` fit. Raises MemoryBudgetExceeded; what was evicted stays so."""
+        budget = self._settings.memory_bytes
+        if not budget:
+            return
+        while self.memory_bytes + needed_bytes > budget:
+            idle = [
+                place
+                for place in self.places
+                if place is not besides and place.state is State.RESIDENT
+                if not place.users and not place.model.is_pinned
+            ]
+            if not idle:
+                raise MemoryBudgetExceeded(
+                    f"The model {besides.model.id} needs {needed_bytes:,} bytes and {self.memory_bytes:,} of "
+                    f"{budget:,} are in use; try again when other models are idle."
+                )
+            oldest = min(idle, key=lambda place: place.used_s)
+            log.info("model %s is evicted to make room for %s", oldest.model.id, besides.model.id)
+            await self._drop(oldest)
+
+    async def _drop(self, place: Place) -> None:
+        place.state, place.resident = State.ABSENT, None
+        await self._engine.unload(place.model.id)
+
+
+def weight_bytes(folder: Path) -> int:
+    """The size of the weights on disk: a first guess at what they take in memory."""
+    return sum(path.stat().st_size for path in folder.iterdir() if path.suffix in (".safetensors", ".bin"))
+
+
+def labels_of(folder: Path) -> tuple[str, ...]:
+    """The checkpoint's own label names, in the order of its logits; none for a model without."""
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    found: dict[str, str] = config.get("id2label") or {}
+    return tuple(found[index] for index in sorted(found, key=int))

@@ -1,0 +1,150 @@
+"""The road of a request: who asks, which model, how much, may it run, run it, settle it. Its order stands here only."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Generic, TypeVar
+
+from app.admission.authenticate import Authenticator, Principal
+from app.admission.gate import Gate, Reservation
+from app.clock import Clock
+from app.engine.client import EngineClient
+from app.engine.session import JobSession, open_jobs
+from app.errors import DeadlineExceeded, Draining, TaskMismatch, TollgateError
+from app.metering.database import new_id
+from app.metering.ledger import Admission, Outcome, Receipt, Usage
+from app.observability.metrics import Metrics
+from app.registry.residency import Residency
+from app.tasks.task import Caller, Prepared, Task
+
+log = logging.getLogger(__name__)
+E = TypeVar("E")
+P = TypeVar("P", bound=Prepared)
+
+
+class Answer(Generic[E, P]):
+    """A request that runs: its events, what was prepared for it, and its settling."""
+
+    def __init__(
+        self, *, request_id: str, prepared: P, events: AsyncIterator[E], session: JobSession, reservation: Reservation
+    ) -> None:
+        self.request_id = request_id
+        self.prepared = prepared
+        self._events = events
+        self._session = session
+        self._reservation = reservation
+
+    async def events(self) -> AsyncIterator[E]:
+        """Results as they come; each is noted as delivered when the reader takes the next."""
+        async for event in self._events:
+            self._reservation.note(self.delivered())
+            yield event
+
+    def delivered(self) -> Usage:
+        """What has left so far."""
+        prepared = self.prepared
+        return Usage(
+            input_tokens=prepared.input_tokens,
+            output_tokens=prepared.delivered_tokens,
+            characters=prepared.characters,
+        )
+
+    def used(self) -> Usage:
+        """What the engine did for a request that was broken off: at most what was read, all that was produced."""
+        done = self._session.total_usage
+        output = max(done.output_tokens, self.prepared.delivered_tokens)
+        read = min(self.prepared.input_tokens, done.input_tokens)
+        return Usage(input_tokens=read, output_tokens=output, characters=self.prepared.characters if read else 0)
+
+    async def settle(self) -> Receipt:
+        """Commit the entry: after the last event, before the last chunk, so that what is shown is durable."""
+        return await self._reservation.settle(Outcome.FINISHED, self.delivered())
+
+
+class Serving:
+    """The rooms that a request passes, in order."""
+
+    def __init__(
+        self, *, authenticator: Authenticator, residency: Residency, gate: Gate, engine: EngineClient, clock: Clock,
+        metrics: Metrics, timeout_s: float, replica_id: str = "local",
+    ) -> None:  # fmt: skip
+        self.residency = residency
+        self.engine = engine
+        self.metrics = metrics
+        self.is_draining = False
+        self.is_started = False
+        self._authenticator = authenticator
+        self._gate = gate
+        self._clock = clock
+        self._timeout_s = timeout_s
+        self._replica_id = replica_id
+
+    async def authenticate(self, presented: str | None) -> Principal:
+        """See Authenticator.authenticate."""
+        return await self._authenticator.authenticate(presented)
+
+    def new_request_id(self) -> str:
+        """A fresh id, sorted by time: the name of the ledger's entry."""
+        return new_id("req", self._clock)
+
+    @asynccontextmanager
+    async def open(
+        self, task: Task[Any, P, E], request: Any, *, model: str, principal: Principal, request_id: str, route: str
+    ) -> AsyncGenerator[Answer[E, P]]:
+        """Run `request`. Leaving the scope, however it comes, stops the engine's work and leaves one entry."""
+        if self.is_draining:
+            raise Draining
+        principal.require(task=task.name.value, model=model)
+        place = self.residency.find(model)
+        if task.name not in place.model.tasks:
+            does = ", ".join(name.value for name in place.model.tasks)
+            raise TaskMismatch(f"The model {model} does {does}, not {task.name.value}.", field="model")
+        with self.metrics.request(task=task.name.value, model=model) as watched:
+            try:
+                async with self._run(task, request, model, principal, request_id, route) as answer:
+                    revoked = self._authenticator.revoked_event(principal.key_id)
+                    watcher = asyncio.create_task(self._cancel_when(revoked, answer))
+                    try:
+                        yield answer
+                    finally:
+                        watcher.cancel()
+                        watched.tokens(answer.prepared.input_tokens, answer.prepared.delivered_tokens)
+            except TollgateError as error:
+                watched.outcome = error.code
+                raise
+
+    @asynccontextmanager
+    async def _run(
+        self, task: Task[Any, P, E], request: Any, model: str, principal: Principal, request_id: str, route: str
+    ) -> AsyncGenerator[Answer[E, P]]:
+        caller = Caller(request_id=request_id, tenant=principal.tenant_id, weight=principal.weight)
+        async with self.residency.lease(model) as resident:
+            prepared = await task.prepare(request, resident, caller)
+            admission = Admission(
+                request_id=request_id, tenant_id=principal.tenant_id, key_id=principal.key_id, model=model,
+                task=task.name.value, route=route, input_tokens=prepared.input_tokens,
+                output_tokens_max=prepared.output_tokens_max, characters=prepared.characters,
+                replica_id=self._replica_id,
+            )  # fmt: skip
+            async with self._gate.admit(admission) as reservation:
+                answer: Answer[E, P] | None = None
+                try:
+                    async with asyncio.timeout(self._timeout_s), open_jobs(self.engine, prepared.jobs) as session:
+                        answer = Answer(
+                            request_id=request_id, prepared=prepared, session=session, reservation=reservation,
+                            events=task.events(prepared, session),
+                        )  # fmt: skip
+                        yield answer
+                except TimeoutError as cause:
+                    raise DeadlineExceeded from cause
+                except (asyncio.CancelledError, GeneratorExit):
+                    if answer is not None:
+                        reservation.note(answer.used())
+                    raise
+
+    async def _cancel_when(self, revoked: asyncio.Event, answer: Answer[Any, Any]) -> None:
+        await revoked.wait()
+        log.info("request %s ends: its key was revoked", answer.request_id)
+        for job in answer.prepared.jobs:
+            await self.engine.cancel(job.id)

@@ -1,0 +1,121 @@
+"""One typed tree of settings: tollgate.yaml, then TOLLGATE_* variables, then flags; the later wins.
+
+TOLLGATE_ENGINE__THREADS sets engine.threads. Each room has a slice of its own and never sees the rest.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from pydantic import Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+from pydantic_settings.exceptions import SettingsError as BadVariable
+
+from app.api.settings import ApiSettings
+from app.engine.settings import EngineSettings
+from app.errors import SettingsError
+from app.registry.settings import RegistrySettings
+
+PREFIX = "TOLLGATE_"
+FILE_NAME = "tollgate.yaml"
+NOT_SETTINGS = frozenset({"TOLLGATE_CONFIG", "TOLLGATE_API_KEY", "TOLLGATE_URL"})
+"""Variables that commands read: the settings' file, and a server's address and key."""
+
+
+class Settings(BaseSettings):
+    """All settings of a server."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    home: Path = Field(Path("~/.tollgate"), description="The data folder: database, pepper, cache of models.")
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Least severity that is logged.")
+    log_format: str = Field("text", pattern="^(text|json)$", description="One line an event: for people, or JSON.")
+    api: ApiSettings = Field(default_factory=lambda: ApiSettings())
+    engine: EngineSettings = Field(default_factory=lambda: EngineSettings.model_validate({}))
+    registry: RegistrySettings = Field(default_factory=lambda: RegistrySettings.model_validate({}))
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags (as init values) over variables over the file."""
+        assert isinstance(init_settings, InitSettingsSource)
+        flags = dict(cast("dict[str, Any]", init_settings.init_kwargs))
+        path = flags.pop("file", None)
+        sources: list[PydanticBaseSettingsSource] = [InitSettingsSource(settings_cls, flags), env_settings]
+        if path is not None:
+            sources.append(YamlConfigSettingsSource(settings_cls, yaml_file=path, yaml_file_encoding="utf-8"))
+        return tuple(sources)
+
+
+def load_settings(flags: dict[str, Any] | None = None, *, file: Path | None = None) -> Settings:
+    """Read every source. Raises SettingsError: one line that names the setting.
+
+    `file` (or TOLLGATE_CONFIG) must exist; without either, the working folder's tollgate.yaml is read, if there is one.
+    """
+    path = file or (Path(found) if (found := os.environ.get("TOLLGATE_CONFIG")) else None)
+    if path is not None and not path.is_file():
+        raise SettingsError(f"there is no settings file {path}")
+    if path is None and Path(FILE_NAME).is_file():
+        path = Path(FILE_NAME)
+    refuse_unknown_variables()
+    try:
+        values: dict[str, Any] = (flags or {}) | ({"file": path} if path else {})
+        settings = Settings(**values)
+    except ValidationError as cause:
+        raise SettingsError(first_fault(cause)) from cause
+    except BadVariable as cause:
+        raise SettingsError(" ".join(str(cause).split())) from cause
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as cause:
+        raise SettingsError(f"{path} cannot be read: {' '.join(str(cause).split())}") from cause
+    return settings.model_copy(update={"home": settings.home.expanduser().resolve()})
+
+
+def refuse_unknown_variables() -> None:
+    """Raises SettingsError for a TOLLGATE_ variable that sets nothing: it is most likely a typo."""
+    known = known_variables()
+    for name in sorted(os.environ):
+        if name.upper().startswith(PREFIX) and name.upper() not in known | NOT_SETTINGS:
+            raise SettingsError(f"the variable {name} sets nothing; `tollgate serve --print-config` lists the settings")
+
+
+def known_variables() -> set[str]:
+    """Every variable that sets something."""
+    names: set[str] = set()
+    for name, info in Settings.model_fields.items():
+        names.add(PREFIX + name.upper())
+        for inner in getattr(info.annotation, "model_fields", ()):
+            names.add(f"{PREFIX}{name}__{inner}".upper())
+    return names
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first fault in one line."""
+    fault = error.errors(include_url=False, include_context=False)[0]
+    place = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        return f"{place} is no setting; `tollgate serve --print-config` lists them"
+    return f"{place}: {fault['msg']} (got {str(fault['input'])[:100]!r})"
+
+
+def printed(settings: Settings) -> str:
+    """The settings as a tollgate.yaml."""
+    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)

@@ -1,0 +1,211 @@
+"""Text generation: prompts in, text pieces as they come, over decode jobs; stop strings end a row at once."""
+
+import asyncio
+import dataclasses
+import math
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from app.engine.events import FinishedEvent, FinishReason, TokenEvent
+from app.engine.jobs import DecodeJob, Sampling
+from app.engine.session import JobSession
+from app.errors import ContextLengthExceeded, EmptyInput, InvalidRequest
+from app.registry.model import TaskName
+from app.registry.residency import Resident
+from app.tasks.task import Caller, Prepared, events_of, places
+from app.text.detokenizer import Detokenizer
+from app.text.stops import StopStrings
+from app.text.tokenizer import Tokenizer
+from app.text.truncation import Truncate, cut
+
+Prompt = str | tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationRequest:
+    """Prompts (texts or token ids), each continued `choices` times."""
+
+    prompts: tuple[Prompt, ...]
+    output_tokens_max: int | None = 16
+    """None takes all that the model's positions leave."""
+    sampling: Sampling = field(default_factory=Sampling)
+    stops: tuple[str, ...] = ()
+    choices: int = 1
+    logprobs: int | None = None
+    ignore_eos: bool = False
+    truncate: Truncate = Truncate.ERROR
+
+
+@dataclass(slots=True, kw_only=True)
+class PreparedGeneration(Prepared):
+    """Decode jobs: prompt by prompt, choice by choice."""
+
+    tokenizer: Tokenizer
+    stops: tuple[str, ...]
+    is_truncated: tuple[bool, ...]
+    prompts: tuple[Prompt, ...]
+    eos_ids: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenScore:
+    """A token's text, its log-probability, and those of the most probable ones (text, logprob), best first."""
+
+    text: str
+    logprob: float
+    top: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextDelta:
+    """New text of one choice: whole characters, never part of a stop string."""
+
+    index: int
+    text: str
+    scores: tuple[TokenScore, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextDone:
+    """The choice's end."""
+
+    index: int
+    reason: FinishReason
+    stop: str | None = None
+
+
+class Choice:
+    """One row's text on its way out."""
+
+    def __init__(self, index: int, prepared: PreparedGeneration) -> None:
+        self.index = index
+        self._tokenizer = prepared.tokenizer
+        self._eos_ids = prepared.eos_ids
+        self._text = Detokenizer(prepared.tokenizer.decode)
+        self._stops = StopStrings(prepared.stops)
+        self.tokens = 0
+
+    @property
+    def stop(self) -> str | None:
+        """The stop string that ended this choice."""
+        return self._stops.found
+
+    def push(self, event: TokenEvent) -> TextDelta:
+        """The text of the event's tokens, up to a stop string. Tokens after it are not counted."""
+        pieces: list[str] = []
+        scores: list[TokenScore] = []
+        for place, token_id in enumerate(event.ids):
+            self.tokens += 1
+            if event.logprobs:
+                top = tuple((self._tokenizer.token(other), value) for other, value in event.top[place])
+                text = self._tokenizer.token(token_id)
+                scores.append(TokenScore(text=text, logprob=event.logprobs[place], top=top))
+            if token_id not in self._eos_ids:
+                pieces.append(self._stops.push(self._text.push((token_id,))))
+            if self.stop is not None:
+                break
+        return TextDelta(index=self.index, text="".join(pieces), scores=tuple(scores))
+
+    def finish(self) -> str:
+        """What was held back."""
+        return self._stops.push(self._text.finish()) + self._stops.finish()
+
+
+class Generation:
+    """See Task."""
+
+    name = TaskName.GENERATION
+
+    async def prepare(self, request: GenerationRequest, resident: Resident, caller: Caller) -> PreparedGeneration:
+        """See Task.prepare."""
+        rows_max = resident.model.limits.batch_inputs_max
+        if not request.prompts:
+            raise EmptyInput("prompt is an empty list; send at least one", field="prompt")
+        if len(request.prompts) * request.choices > rows_max:
+            raise InvalidRequest(f"prompts times n is at most {rows_max} a request", field="prompt")
+        rows = await asyncio.to_thread(
+            lambda: [self._ids(prompt, index, resident) for index, prompt in enumerate(request.prompts)]
+        )
+        kept = [self._fit(ids, index, request, resident) for index, ids in enumerate(rows)]
+        eos = resident.tokenizer.eos_id
+        eos_ids = frozenset[int]() if request.ignore_eos or eos is None else frozenset({eos})
+        jobs = tuple(
+            DecodeJob(
+                id=f"{caller.request_id}-{place * request.choices + choice}", model=resident.model.id, ids=ids,
+                max_new_tokens=self._room(len(ids), request, resident), search=seeded(request.sampling, choice),
+                stop_ids=eos_ids, logprobs=request.logprobs, tenant=caller.tenant, weight=caller.weight,
+            )
+            for place, ids in enumerate(kept)
+            for choice in range(request.choices)
+        )  # fmt: skip
+        return PreparedGeneration(
+            jobs=jobs, input_tokens=sum(map(len, kept)), output_tokens_max=sum(job.max_new_tokens for job in jobs),
+            characters=sum(len(prompt) for prompt in request.prompts if isinstance(prompt, str)),
+            tokenizer=resident.tokenizer, stops=request.stops, prompts=request.prompts, eos_ids=eos_ids,
+            is_truncated=tuple(len(a) != len(b) for a, b in zip(rows, kept, strict=True)),
+        )  # fmt: skip
+
+    def _ids(self, prompt: Prompt, index: int, resident: Resident) -> tuple[int, ...]:
+        if isinstance(prompt, str):
+            if not prompt:
+                raise EmptyInput(f"prompt {index} is empty; send at least one character", field=f"prompt.{index}")
+            return resident.tokenizer.encode(prompt).ids
+        if not prompt:
+            raise EmptyInput(f"prompt {index} holds no token; send at least one", field=f"prompt.{index}")
+        worst = max(prompt, key=lambda token: (token < 0, token))
+        if not 0 <= worst < resident.tokenizer.size:
+            raise InvalidRequest(
+                f"prompt {index} holds the token id {worst}; ids go from 0 to {resident.tokenizer.size - 1}",
+                field=f"prompt.{index}",
+            )
+        return prompt
+
+    def _fit(self, ids: tuple[int, ...], index: int, request: GenerationRequest, resident: Resident) -> tuple[int, ...]:
+        wanted = 1 if request.output_tokens_max is None else request.output_tokens_max
+        positions = resident.loaded.positions_max
+        room = min(positions - wanted, resident.model.limits.input_tokens_max or math.inf)
+        if len(ids) <= room:
+            return ids
+        if request.truncate is Truncate.ERROR or room < 1:
+            raise ContextLengthExceeded(
+                f"prompt {index} has {len(ids)} tokens and max_tokens is {wanted}, but {resident.model.id} spans "
+                f"{positions}; shorten the prompt, lower max_tokens, or set truncate to left or right",
+                field=f"prompt.{index}",
+            )
+        return cut(ids, int(room), request.truncate)
+
+    def _room(self, prompt_tokens: int, request: GenerationRequest, resident: Resident) -> int:
+        room = resident.loaded.positions_max - prompt_tokens
+        wanted = room if request.output_tokens_max is None else request.output_tokens_max
+        limit = resident.model.limits.output_tokens_max
+        if limit is not None and request.output_tokens_max is not None and request.output_tokens_max > limit:
+            raise InvalidRequest(f"max_tokens is at most {limit} for {resident.model.id}", field="max_tokens")
+        return min(wanted, limit or wanted)
+
+    async def events(self, prepared: PreparedGeneration, session: JobSession) -> AsyncIterator[TextDelta | TextDone]:
+        """See Task.events."""
+        place_of = places(prepared.jobs)
+        choices = {job.id: Choice(index, prepared) for index, job in enumerate(prepared.jobs)}
+        async for event in events_of(session):
+            choice = choices[event.job_id]
+            if isinstance(event, TokenEvent) and choice.stop is None:
+                delta = choice.push(event)
+                prepared.output_tokens[event.job_id] = choice.tokens
+                if delta.text or delta.scores:
+                    yield delta
+                if choice.stop is not None:
+                    await session.cancel(event.job_id)
+                    yield TextDone(index=choice.index, reason=FinishReason.STOP, stop=choice.stop)
+            elif isinstance(event, FinishedEvent) and choice.stop is None:
+                rest = choice.finish()
+                if rest:
+                    yield TextDelta(index=place_of[event.job_id], text=rest)
+                reason = FinishReason.STOP if choice.stop is not None else event.reason
+                yield TextDone(index=choice.index, reason=reason, stop=choice.stop)
+
+
+def seeded(sampling: Sampling, choice: int) -> Sampling:
+    """Each choice draws from a generator of its own: the seed plus its number."""
+    if sampling.seed is None or not choice:
+        return sampling
+    return dataclasses.replace(sampling, seed=sampling.seed + choice)

@@ -1,0 +1,92 @@
+"""What every task is: a request in our words, prepared into engine jobs, whose events become results."""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from app.engine.events import EncodedEvent, Event, FailedEvent
+from app.engine.jobs import Job
+from app.engine.session import JobSession
+from app.errors import EmptyInput, InvalidRequest
+from app.registry.model import TaskName
+from app.registry.residency import Resident
+
+R_contra = TypeVar("R_contra", contravariant=True)
+P = TypeVar("P", bound="Prepared")
+E_co = TypeVar("E_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """What the engine must know of who asks."""
+
+    request_id: str
+    tenant: str = ""
+    weight: float = 1.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Prepared:
+    """A request as the engine will run it: counted, and cut where the caller allowed it."""
+
+    jobs: tuple[Job, ...]
+    input_tokens: int
+    """What will be charged for reading."""
+    output_tokens_max: int = 0
+    characters: int = 0
+    output_tokens: dict[str, int] = field(default_factory=dict[str, int])
+    """What the customer was given, by job, as far as events have told; a stop string may end before the engine did."""
+
+    @property
+    def delivered_tokens(self) -> int:
+        """Output tokens that left so far."""
+        return sum(self.output_tokens.values())
+
+
+class Task(Protocol[R_contra, P, E_co]):
+    """One thing that models do."""
+
+    name: TaskName
+
+    async def prepare(self, request: R_contra, resident: Resident, caller: Caller) -> P:
+        """Tokenise, count, cut or refuse. Raises a RequestError that names the field."""
+        ...
+
+    def events(self, prepared: P, session: JobSession) -> AsyncIterator[E_co]:
+        """Results as they come. Raises what the engine failed with."""
+        ...
+
+
+def refuse_empty(texts: tuple[str, ...], field_name: str, *, texts_max: int) -> None:
+    """Raises EmptyInput or InvalidRequest naming the first text that says nothing, or the list that is too long."""
+    if not texts:
+        raise EmptyInput(f"{field_name} is an empty list; send at least one text", field=field_name)
+    if len(texts) > texts_max:
+        raise InvalidRequest(
+            f"{field_name} has {len(texts)} texts; send at most {texts_max} a request", field=field_name
+        )
+    for index, text in enumerate(texts):
+        if not text.strip():
+            raise EmptyInput(
+                f"{field_name} {index} is empty; send at least one character", field=f"{field_name}.{index}"
+            )
+
+
+def places(jobs: tuple[Job, ...]) -> Mapping[str, int]:
+    """Each job's place in the request."""
+    return {job.id: index for index, job in enumerate(jobs)}
+
+
+async def encoded(session: JobSession) -> AsyncIterator[EncodedEvent]:
+    """Scores of encode jobs as they come. Raises what a job failed with."""
+    async for event in events_of(session):
+        if isinstance(event, EncodedEvent):
+            yield event
+
+
+async def events_of(session: JobSession) -> AsyncIterator[Event]:
+    """The session's events; a failure is raised."""
+    async for event in session.events():
+        if isinstance(event, FailedEvent):
+            raise event.error
+        yield event
