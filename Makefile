@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install test check format clean
+.PHONY: install serve test check format clean
 
 install: $(VENV)/.installed
 
@@ -14,6 +14,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(BIN)/pip install --progress-bar on --disable-pip-version-check -q -c constraints.txt torch
 	@$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[starter,dev]'
 	@touch $@
+
+serve: install
+	@$(BIN)/tollgate serve --welcome
 
 test: install
 	$(BIN)/pytest

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from rich.table import Table
 
 from app.errors import TollgateError
-from app.registry.catalogue import SHIPPED, Catalogue, load_catalogue
+from app.registry.catalogue import SHIPPED, Catalogue, load_catalogue, schema_text
 from app.registry.locate import locate
 from app.registry.model import FolderSource, HubSource, Model
 from app.registry.sources.hub import commit_of
@@ -100,6 +100,12 @@ def list_all(as_json: AsJson = False) -> None:
             row["id"], row["task"], row["source"], "yes" if row["enabled"] else "", row["load"], row["licence"]
         )
     Console().print(table)
+
+
+@app.command()
+def schema() -> None:
+    """Print the catalogue's JSON schema (models/catalog.schema.json is this)."""
+    typer.echo(schema_text(), nl=False)
 
 
 @app.command()

@@ -1,6 +1,9 @@
 """tollgate serve: the server."""
 
+import asyncio
 import logging
+import socket
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -13,14 +16,24 @@ from app.settings import load_settings, printed
 
 
 class Server(uvicorn.Server):
-    """Tells the road that it drains as soon as a signal asks for the end."""
+    """Tells the road that it drains as soon as a signal asks for the end, and greets when it has begun."""
+
+    greet: Callable[[], Coroutine[Any, Any, None]] | None = None
+    _greeting: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn."""
+        await super().startup(sockets)
+        if self.greet is not None and self.started:
+            self._greeting = asyncio.create_task(self.greet())
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """See uvicorn."""
+        """Drain and end with code 0; a second signal ends at once. (uvicorn would die of the signal after its work.)"""
         serving = getattr(cast("Any", self.config.app).state, "serving", None)
         if serving is not None:
             serving.is_draining = True
-        super().handle_exit(sig, frame)
+        self.force_exit = self.should_exit
+        self.should_exit = True
 
 
 def serve(
@@ -30,6 +43,9 @@ def serve(
         Path | None, typer.Option(help="A settings file; default: tollgate.yaml, if there is one.")
     ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    is_welcoming: Annotated[
+        bool, typer.Option("--welcome", help="When ready, print a key and a call for each task.")
+    ] = False,
     print_config: Annotated[bool, typer.Option("--print-config", help="Print the settings and end.")] = False,
 ) -> None:
     """Start the server. Settings: tollgate.yaml, then TOLLGATE_* variables, then flags."""
@@ -55,6 +71,10 @@ def serve(
             timeout_graceful_shutdown=int(settings.api.drain_s), timeout_keep_alive=75,
         )
     )  # fmt: skip
+    if is_welcoming:
+        from app.cli.welcome import welcome  # it needs the registry, which other commands need not load
+
+        server.greet = lambda: welcome(app.state, settings)
     server.run()
     logging.getLogger(__name__).info("stopped")
     raise typer.Exit(0 if server.started else 1)

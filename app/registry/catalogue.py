@@ -1,5 +1,6 @@
 """Reads models/catalog.yaml: pydantic at the edge, frozen Model values inside. No model file is touched here."""
 
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -137,6 +138,11 @@ class CatalogueBody(Strict):
     """The catalogue's file."""
 
     models: Annotated[tuple[ModelBody, ...], Field(description="In the order in which they are shown.")]
+
+
+def schema_text() -> str:
+    """models/catalog.schema.json: what editors complete and check by."""
+    return json.dumps(CatalogueBody.model_json_schema(), indent=2) + "\n"
 
 
 class Catalogue:

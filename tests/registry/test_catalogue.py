@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from app.errors import CatalogueError, ModelNotFound
-from app.registry.catalogue import SHIPPED, load_catalogue
+from app.registry.catalogue import SHIPPED, load_catalogue, schema_text
 from app.registry.model import FolderSource, HubSource, PackageSource
 
 ENTRY = """
@@ -30,6 +30,11 @@ def test_the_shipped_catalogue_is_sound_and_its_folders_exist() -> None:
         if isinstance(model.source, PackageSource):
             assert (SHIPPED.parent / model.source.starter / "CARD.md").is_file()
             assert model.files, "what comes out of a package is pinned by hash"
+
+
+def test_the_schema_beside_the_catalogue_is_the_one_of_the_code() -> None:
+    path = SHIPPED.with_name("catalog.schema.json")
+    assert path.read_text(encoding="utf-8") == schema_text(), "run: tollgate models schema > models/catalog.schema.json"
 
 
 def test_an_entry_becomes_a_model(tmp_path: Path) -> None:

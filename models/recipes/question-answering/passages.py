@@ -1,0 +1,109 @@
+"""Training passages: scenes of several frames in random order, and one question whose answer is a span, or is not there."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from events import event_frame
+from frame_table import PEOPLE, PLACES, TRADE
+from frame_table_daily import CONTEST, HEALTH_AND_RULES, KITCHEN, SOFTWARE, TRAVEL
+from frames import Frame, Marked, ask, asks_of, fill, mark, unsaid_asks_of
+from lexicon import Lexicon, Value
+
+TABLES = (PEOPLE, PLACES, TRADE, SOFTWARE, KITCHEN, TRAVEL, CONTEST, HEALTH_AND_RULES)
+EVENT_SHARE = 0.4
+PAIR_SHARE = 0.45
+UNANSWERABLE_SHARE = 0.22
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """`start` and `end` are characters in `context`; both 0 when it does not say."""
+
+    question: str
+    context: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A sentence of a frame, the values in it, and which suffix ("", "1", "2") they bear."""
+
+    frame: Frame
+    said: Marked
+    values: dict[str, Value]
+    suffixes: tuple[str, ...]
+
+    def facts(self, suffix: str) -> tuple[dict[str, Value], set[str]]:
+        """The values under the frame's own slot names, and which of them the sentence says."""
+        values = {name: self.values[name + suffix] for name in self.frame.slots if name + suffix in self.values}
+        return values, {name for name in values if name + suffix in self.said.spans}
+
+
+def draw_frame(lexicon: Lexicon) -> Frame:
+    rng = lexicon.rng
+    return event_frame(lexicon) if rng.random() < EVENT_SHARE else rng.choice(rng.choice(TABLES))
+
+
+def draw_scene(frame: Frame, lexicon: Lexicon) -> Scene:
+    """One fact, or two of a kind in one sentence."""
+    rng = lexicon.rng
+    if frame.pairs and rng.random() < PAIR_SHARE:
+        one, two = fill(frame.slots, lexicon), fill(frame.slots, lexicon)
+        values = {name + "1": value for name, value in one.items()} | {name + "2": value for name, value in two.items()}
+        return Scene(frame, mark(rng.choice(frame.pairs), values), values, ("1", "2"))
+    values = fill(frame.slots, lexicon)
+    return Scene(frame, mark(rng.choice(frame.says), values), values, ("",))
+
+
+def example(rng: random.Random) -> Example:
+    """One passage and question. Half of the passages say two facts of the asked kind."""
+    while True:
+        lexicon = Lexicon(rng)
+        frame = draw_frame(lexicon)
+        scenes = [draw_scene(frame, lexicon) for _ in range(rng.choice([1, 1, 2, 2, 3]))]
+        asked = scenes[0]
+        scenes += [draw_scene(draw_frame(lexicon), lexicon) for _ in range(rng.choice([0, 1, 1, 2, 3, 4]))]
+        made = assembled(asked, scenes, lexicon)
+        if made is not None:
+            return made
+
+
+def assembled(asked: Scene, scenes: list[Scene], lexicon: Lexicon) -> Example | None:
+    """The passage with a question about `asked`; None when it cannot be asked about."""
+    rng = lexicon.rng
+    suffix = rng.choice(asked.suffixes)
+    values, said = asked.facts(suffix)
+    is_answerable = rng.random() >= UNANSWERABLE_SHARE
+    asks = asks_of(asked.frame, said=said) if is_answerable else unsaid_asks_of(asked.frame, said=said)
+    if not asks:
+        if is_answerable or rng.random() < 0.5:
+            return None
+        other = draw_scene(draw_frame(lexicon), lexicon)
+        suffix = rng.choice(other.suffixes)
+        values, said = other.facts(suffix)
+        asks = asks_of(other.frame, said=said)
+        if not asks or other.frame.name in {scene.frame.name for scene in scenes}:
+            return None
+    slots = sorted({slot for _, slot in asks})
+    chosen = rng.choice(slots)
+    template = rng.choice([question for question, slot in asks if slot == chosen])
+    order = rng.sample(scenes, len(scenes))
+    context, start, end = "", 0, 0
+    for scene in order:
+        if scene is asked and is_answerable:
+            first, last = scene.said.spans[chosen + suffix]
+            start, end = len(context) + first, len(context) + last
+        context += scene.said.text + " "
+    question = ask(template, values)
+    if rng.random() < 0.1:
+        question = question.rstrip("?")
+    return Example(question, context.rstrip(), start, end)
+
+
+def examples(count: int, *, seed: int) -> list[Example]:
+    """`count` of them; the same for the same seed."""
+    rng = random.Random(seed)
+    return [example(rng) for _ in range(count)]

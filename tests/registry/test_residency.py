@@ -1,0 +1,104 @@
+"""Models in and out of memory: loaded once, kept while used, evicted by the budget, refused with a reason."""
+
+import asyncio
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from app.clock import SystemClock
+from app.engine.settings import EngineSettings
+from app.engine.transports.inline import InlineEngine
+from app.errors import Conflict, MemoryBudgetExceeded, ModelUnavailable, VerificationFailed
+from app.registry.catalogue import load_catalogue
+from app.registry.residency import Residency, State
+from app.registry.settings import RegistrySettings
+from tests.fixtures.residency import write_catalogue
+
+
+async def test_a_model_is_loaded_once_for_many_and_kept_while_used(residency: Residency) -> None:
+    async def use() -> str:
+        async with residency.lease("tiny-gpt2") as resident:
+            await asyncio.sleep(0.05)
+            assert residency.find("tiny-gpt2").state is State.RESIDENT
+            return resident.loaded.id
+
+    assert await asyncio.gather(*(use() for _ in range(8))) == ["tiny-gpt2"] * 8
+    async with residency.lease("tiny-gpt2"):
+        with pytest.raises(Conflict, match="still serves 1"):
+            await residency.unload("tiny-gpt2", wait_s=0.05)
+    await residency.unload("tiny-gpt2")
+    assert residency.find("tiny-gpt2").state is State.ABSENT
+    assert residency.memory_bytes == 0
+
+
+async def test_unloading_waits_for_the_running_and_refuses_the_new(residency: Residency) -> None:
+    async with residency.lease("tiny-bert-qa"):
+        unloading = asyncio.create_task(residency.unload("tiny-bert-qa"))
+        await asyncio.sleep(0.05)
+        with pytest.raises(ModelUnavailable):
+            async with residency.lease("tiny-bert-qa"):
+                pass
+        assert not unloading.done()
+    await unloading
+    async with residency.lease("tiny-bert-qa") as resident:
+        assert resident.labels == ("NEGATIVE", "POSITIVE")
+
+
+async def test_the_budget_evicts_the_idle_oldest_and_never_the_used(
+    tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    engine = InlineEngine(settings=EngineSettings(threads=1, slots=1), clock=SystemClock())
+    catalogue = load_catalogue(write_catalogue(tmp_path, checkpoints))
+
+    def bounded(memory_bytes: int) -> Residency:
+        settings = RegistrySettings(memory_bytes=memory_bytes)
+        return Residency(catalogue=catalogue, engine=engine, settings=settings, home=tmp_path, clock=SystemClock())
+
+    sizes = {}
+    free = bounded(0)
+    for name in ("tiny-bert-qa", "tiny-bert-classifier", "tiny-gpt2"):
+        sizes[name] = (await free.load(name)).loaded.memory_bytes
+    for name in sizes:
+        await free.unload(name)
+    tight = bounded(sizes["tiny-bert-qa"] + sizes["tiny-bert-classifier"] + 10_000)
+    await tight.load("tiny-bert-qa")
+    await tight.load("tiny-bert-classifier")
+    async with tight.lease("tiny-bert-qa"), tight.lease("tiny-bert-classifier"):
+        with pytest.raises(MemoryBudgetExceeded, match="are in use"):
+            await tight.load("tiny-gpt2")
+    assert tight.find("tiny-gpt2").state is State.FAILED
+    async with tight.lease("tiny-bert-classifier"):
+        pass
+    async with tight.lease("tiny-gpt2"):
+        assert tight.find("tiny-bert-qa").state is State.ABSENT
+    await engine.close()
+
+
+async def test_a_folder_that_is_not_what_the_catalogue_says_is_refused(
+    tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(checkpoints["tiny-bert-qa"], broken)
+    engine = InlineEngine(settings=EngineSettings(threads=1), clock=SystemClock())
+    path = write_catalogue(tmp_path, checkpoints | {"tiny-bert-qa": broken})
+    made = Residency(
+        catalogue=load_catalogue(path), engine=engine, settings=RegistrySettings(), home=tmp_path, clock=SystemClock()
+    )
+    weights = broken / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(VerificationFailed, match=r"model\.safetensors"):
+        await made.load("tiny-bert-qa")
+    weights.rename(broken / "pytorch_model.bin")
+    with pytest.raises(VerificationFailed, match="allow_pickle"):
+        await made.load("tiny-bert-qa")
+    (broken / "config.json").write_text(json.dumps({"model_type": "llama"}), encoding="utf-8")
+    with pytest.raises(VerificationFailed, match="'llama'"):
+        await made.load("tiny-bert-qa")
+    with pytest.raises(ModelUnavailable):
+        async with made.lease("tiny-bert-qa"):
+            pass
+    assert "llama" in (made.find("tiny-bert-qa").error or "")
+    await engine.close()

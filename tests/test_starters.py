@@ -1,0 +1,70 @@
+"""The models that come with the catalogue: assembled out of their packages, loaded, and sensible on unseen inputs."""
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.clock import SystemClock
+from app.engine.session import open_jobs
+from app.engine.settings import EngineSettings
+from app.engine.transports.inline import InlineEngine
+from app.errors import SourceError
+from app.registry.catalogue import load_catalogue
+from app.registry.residency import Residency
+from app.registry.settings import RegistrySettings
+from app.tasks.classification import Classification, ClassificationRequest
+from app.tasks.task import Caller, Task
+from app.tasks.translation import Translation, TranslationRequest
+
+
+@pytest.fixture
+async def starters(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Residency, InlineEngine]]:
+    engine = InlineEngine(settings=EngineSettings(), clock=SystemClock())
+    home: Path = tmp_path_factory.getbasetemp() / "starters"
+    yield (
+        Residency(
+            catalogue=load_catalogue(), engine=engine, settings=RegistrySettings(), home=home, clock=SystemClock()
+        ),
+        engine,
+    )
+    await engine.close()
+
+
+async def results(
+    starters: tuple[Residency, InlineEngine], model: str, task: Task[Any, Any, Any], asked: Any
+) -> list[Any]:
+    residency, engine = starters
+    try:
+        await residency.load(model)
+    except SourceError as error:
+        assert not os.environ.get("CI"), error.message
+        pytest.skip(f"the starter extra is not installed: {error.message}")
+    async with residency.lease(model) as resident:
+        prepared = await task.prepare(asked, resident, Caller(request_id="r"))
+        async with open_jobs(engine, prepared.jobs) as session:
+            found = [event async for event in task.events(prepared, session)]
+    return sorted(found, key=lambda one: one.index)
+
+
+async def test_sentiment_knows_praise_from_blame(starters: tuple[Residency, InlineEngine]) -> None:
+    texts = (
+        "What a lovely evening, we will come back!",
+        "I am not disappointed at all.",
+        "The parcel arrived broken and nobody answers the phone.",
+        "I am not happy with the service.",
+    )
+    found = await results(starters, "starter-sentiment", Classification(), ClassificationRequest(texts=texts))
+    assert [one.labels[0].name for one in found] == ["POSITIVE"] * 2 + ["NEGATIVE"] * 2
+
+
+async def test_english_becomes_portuguese(starters: tuple[Residency, InlineEngine]) -> None:
+    texts = ("Good morning. My brother bought a new car.\nThe water is cold.", "Where is the train station?")
+    first, second = await results(starters, "starter-en-pt", Translation(), TranslationRequest(texts=texts))
+    assert first.text.count("\n") == 1
+    assert "bom dia" in first.text.lower()
+    assert "carro novo" in first.text.lower() or "novo carro" in first.text.lower()
+    assert "água" in first.text.partition("\n")[2].lower()
+    assert "estação" in second.text.lower()
