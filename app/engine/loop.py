@@ -11,9 +11,10 @@ from app.clock import Clock
 from app.engine.client import EngineStats, LoadedModel
 from app.engine.compute.beams import Beams
 from app.engine.compute.decode import Decoder, Feed
+from app.engine.compute.kernels import set_threads
 from app.engine.compute.models import Resident, load_model
 from app.engine.compute.plain import floats
-from app.engine.compute.sampling import Sampler
+from app.engine.compute.sampling import Sampler, draw
 from app.engine.events import EncodedEvent, Event, FailedEvent, FinishedEvent, FinishReason, JobUsage, TokenEvent
 from app.engine.jobs import BeamSearch, DecodeJob, EncodeJob, Job, ModelSpec
 from app.engine.schedule.plan import StepPlan, pack_by_length, plan_step
@@ -97,7 +98,7 @@ class EngineLoop:
     def run(self) -> None:
         """Work until a Close message; then fail what is open with EngineLost."""
         if self._settings.threads:
-            torch.set_num_threads(self._settings.threads)
+            set_threads(self._settings.threads)
         with torch.inference_mode():
             while self._is_open:
                 self._receive(is_idle=not self._step())
@@ -299,44 +300,58 @@ class EngineLoop:
         return Sampler(job.search, job.ids, logprobs=job.logprobs, banned=resident.banned)
 
     def _apply(self, lane: Lane, decoder: Decoder, plan: StepPlan, logits: torch.Tensor) -> None:
+        """Advance each row that has fed all it had: sampled rows together, then each row's beams."""
         place = 0
+        sampled: list[tuple[Row, int]] = []
+        searched: list[tuple[Row, Beams, torch.Tensor]] = []
         for step in plan:
             row, chooser = step.row, lane.choosers[step.row.job.id]
             count = len(row.slots) if isinstance(chooser, Beams) and row.phase is Phase.DECODING else 1
-            scores = logits[place : place + count]
-            place += count
-            completes = step.completes
-            row.fed += step.count
-            if not completes:
-                continue
-            row.phase = Phase.DECODING
-            try:
+            if step.completes:
+                row.phase = Phase.DECODING
                 if isinstance(chooser, Beams):
-                    self._advance_beams(lane, decoder, row, chooser, scores)
+                    searched.append((row, chooser, logits[place : place + count]))
                 else:
-                    self._draw(lane, row, chooser, scores[0])
+                    sampled.append((row, place))
+            place += count
+            row.fed += step.count
+        if sampled:
+            self._draw(lane, [row for row, _ in sampled], logits[[place for _, place in sampled]])
+        for row, beams, scores in searched:
+            try:
+                self._advance_beams(lane, decoder, row, beams, scores)
             except Exception:
                 log.exception("a row failed on %s", lane.resident.loaded.id)
                 self._fail(lane, row)
 
-    def _draw(self, lane: Lane, row: Row, sampler: Sampler, scores: torch.Tensor) -> None:
-        is_last = len(row.produced) + 1 == row.job.max_new_tokens
-        drawn = sampler.draw(scores, forced=lane.resident.forced_last_id if is_last else None)
-        row.produced.append(drawn.id)
-        lane.waiting.charge(row.job.tenant, row.job.weight, 1)
-        has_logprobs = drawn.logprob is not None
-        self._emit(
-            TokenEvent(
-                job_id=row.job.id,
-                ids=(drawn.id,),
-                logprobs=(drawn.logprob,) if drawn.logprob is not None else (),
-                top=(drawn.top,) if has_logprobs else (),
+    def _draw(self, lane: Lane, rows: list[Row], scores: torch.Tensor) -> None:
+        """The next token of each of `rows`, from scores (rows, vocabulary)."""
+        samplers: list[Sampler] = []
+        for row in rows:
+            chooser = lane.choosers[row.job.id]
+            assert isinstance(chooser, Sampler), "rows with beams advance by themselves. This is a bug."
+            samplers.append(chooser)
+        is_last = [len(row.produced) + 1 == row.job.max_new_tokens for row in rows]
+        drawn = draw(samplers, scores, [lane.resident.forced_last_id if last else None for last in is_last])
+        for row, token, last in zip(rows, drawn, is_last, strict=True):
+            if token is None:
+                log.error("job %s on %s ends: its scores are not finite", row.job.id, lane.resident.loaded.id)
+                self._fail(lane, row)
+                continue
+            row.produced.append(token.id)
+            lane.waiting.charge(row.job.tenant, row.job.weight, 1)
+            self._emit(
+                TokenEvent(
+                    job_id=row.job.id,
+                    ids=(token.id,),
+                    logprobs=(token.logprob,) if token.logprob is not None else (),
+                    top=(token.top,) if token.logprob is not None else (),
+                )
             )
-        )
-        if drawn.id in row.job.stop_ids:
-            self._finish(lane, row, FinishReason.STOP)
-        elif is_last:
-            self._finish(lane, row, FinishReason.LENGTH)
+            if token.id in row.job.stop_ids:
+                self._finish(lane, row, FinishReason.STOP)
+            elif last:
+                self._finish(lane, row, FinishReason.LENGTH)
 
     def _advance_beams(self, lane: Lane, decoder: Decoder, row: Row, beams: Beams, scores: torch.Tensor) -> None:
         parents = beams.advance(scores)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoModelForQuestionAnswering, AutoModelForSeq2SeqLM
 from transformers import AutoModelForSequenceClassification as AutoModelForLabels
 
-from app.engine.compute.attention import Span
+from app.engine.compute.cache import Span, StepTokens
 from app.engine.compute.families.bert import PREFIXES as BERT_PREFIXES
 from app.engine.compute.families.bert import Bert
 from app.engine.compute.families.gpt2 import PREFIXES as GPT2_PREFIXES
@@ -18,14 +18,14 @@ from app.engine.compute.families.gpt2 import Gpt2
 from app.engine.compute.families.marian import PREFIXES as MARIAN_PREFIXES
 from app.engine.compute.families.marian import Marian
 from app.engine.compute.weights import Weights, read_config, read_tensors
-from app.engine.jobs import Head
+from app.engine.jobs import Head, Precision
 
 CPU = torch.device("cpu")
 CASES = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def weights_of(folder: Path, prefixes: tuple[str, ...]) -> Weights:
-    return Weights(read_tensors(folder), dtype=torch.float32, device=CPU, prefixes=prefixes)
+    return Weights(read_tensors(folder), precision=Precision.FP32, device=CPU, prefixes=prefixes)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_gpt2_in_company_and_in_chunks_gives_the_tokens_of_transformers(
             if len(row) < len(prompts[slot]) + 8
         ]
         ids = torch.tensor([i for s in spans for i in tokens[s.slot][s.start : s.start + s.count]])
-        hidden = ours.forward(ids, spans, cache)
+        hidden = ours.forward(ids, StepTokens(spans, CPU), cache)
         last = torch.tensor([s.count for s in spans]).cumsum(0) - 1
         for span, best in zip(spans, ours.logits(hidden[last]).argmax(-1).tolist(), strict=True):
             done[span.slot] += span.count
@@ -88,15 +88,13 @@ def test_marian_in_company_gives_the_tokens_of_transformers(marian: tuple[Marian
     lengths = [len(source) for source in sources]
     cache, memory_cache = ours.new_cache(len(sources)), ours.new_cache(len(sources))
     memory = ours.encode(torch.tensor([i for source in sources for i in source]), lengths)
-    start = 0
-    for slot, length in enumerate(lengths):
-        ours.remember(memory[start : start + length], slot, memory_cache)
-        start += length
+    ends = [Span(slot, length - 1, 1) for slot, length in enumerate(lengths)]
+    ours.remember(memory, StepTokens([Span(slot, 0, n) for slot, n in enumerate(lengths)], CPU), memory_cache)
     tokens = [[ours.start_id] for _ in sources]
     for step in range(10):
         spans = [Span(slot, step, 1) for slot in range(len(sources))]
         ids = torch.tensor([row[-1] for row in tokens])
-        hidden = ours.forward(ids, spans, cache, memory_cache, torch.tensor(lengths))
+        hidden = ours.forward(ids, StepTokens(spans, CPU), cache, memory_cache, StepTokens(ends, CPU))
         for row, best in zip(tokens, ours.logits(hidden).argmax(-1).tolist(), strict=True):
             row.append(best)
     for source, row in zip(sources, tokens, strict=True):

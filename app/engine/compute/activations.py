@@ -1,6 +1,7 @@
 """The activation functions that the hosted families' config.json files name (transformers' ACT2FN)."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -8,16 +9,28 @@ from torch.nn import functional
 
 from app.errors import VerificationFailed
 
-Activation = Callable[[torch.Tensor], torch.Tensor]
 
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """A function of torch's, and the number by which kernels/linear.py knows it."""
+
+    function: Callable[[torch.Tensor], torch.Tensor]
+    number: int
+
+
+GELU_TANH = Activation(partial(functional.gelu, approximate="tanh"), 1)
+GELU = Activation(functional.gelu, 2)
+RELU = Activation(functional.relu, 3)
+SILU = Activation(functional.silu, 4)
+TANH = Activation(torch.tanh, 5)
 ACTIVATIONS: dict[str, Activation] = {
-    "gelu": functional.gelu,
-    "gelu_new": partial(functional.gelu, approximate="tanh"),
-    "gelu_pytorch_tanh": partial(functional.gelu, approximate="tanh"),
-    "relu": functional.relu,
-    "silu": functional.silu,
-    "swish": functional.silu,
-    "tanh": torch.tanh,
+    "gelu": GELU,
+    "gelu_new": GELU_TANH,
+    "gelu_pytorch_tanh": GELU_TANH,
+    "relu": RELU,
+    "silu": SILU,
+    "swish": SILU,
+    "tanh": TANH,
 }
 
 

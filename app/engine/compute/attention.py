@@ -2,94 +2,83 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Consecutive tokens of one row in a packed batch."""
-
-    slot: int
-    """The row's place in the cache."""
-    start: int
-    """Position of the first of these tokens in its row."""
-    count: int
-
-
-class SlotCache:
-    """Keys and values of every slot: two preallocated tensors (layers, slots, heads, positions, head_dim)."""
-
-    def __init__(
-        self,
-        *,
-        layers: int,
-        slots: int,
-        heads: int,
-        positions: int,
-        head_dim: int,
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> None:
-        shape = (layers, slots, heads, positions, head_dim)
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
-
-    @property
-    def memory_bytes(self) -> int:
-        """Bytes that both tensors hold."""
-        return 2 * self.keys.numel() * self.keys.element_size()
-
-    def copy_slots(self, sources: Sequence[int], targets: Sequence[int], length: int) -> None:
-        """Give each target slot the first `length` positions of its source slot; all sources are read first."""
-        for held in (self.keys, self.values):
-            held[:, list(targets), :, :length] = held[:, list(sources), :, :length].clone()
+from app.engine.compute.cache import SlotCache, StepTokens
+from app.engine.compute.kernels import attention as kernels
 
 
 def split_heads(x: torch.Tensor, heads: int) -> torch.Tensor:
     """(tokens, width) → (tokens, heads, head_dim)."""
-    return x.view(x.shape[0], heads, -1)
+    return x.reshape(x.shape[0], heads, -1)
 
 
 def attend_cached(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    spans: Sequence[Span],
-    cache: SlotCache,
-    layer: int,
-    scale: float,
+    qkv: torch.Tensor, tokens: StepTokens, cache: SlotCache, layer: int, heads: int, scale: float
 ) -> torch.Tensor:
     """Causal self-attention of packed tokens against their rows' caches, which receive the new keys and values first.
 
-    query, key, value: (tokens, heads, head_dim), in the order of `spans`. Returns (tokens, heads * head_dim).
-    Single-token spans are computed together; a longer span by itself, so that no row pays for another's length.
+    qkv: (tokens, 3 * width): queries, keys and values side by side, in the order of the step. Returns (tokens, width).
+    Single tokens are computed together, a long span by itself, so that no row pays for another's length.
     """
+    width = qkv.shape[1] // 3
     keys, values = cache.keys[layer], cache.values[layer]
-    out = torch.empty_like(query)
-    singles: list[tuple[int, Span]] = []
-    offset = 0
-    for span in spans:
-        piece = slice(offset, offset + span.count)
-        stop = span.start + span.count
-        keys[span.slot, :, span.start : stop] = key[piece].transpose(0, 1)
-        values[span.slot, :, span.start : stop] = value[piece].transpose(0, 1)
-        if span.count == 1:
-            singles.append((offset, span))
-        else:
-            mask = torch.ones(span.count, stop, dtype=torch.bool, device=query.device).tril(span.start)
-            out[piece] = scaled_dot_product_attention(
-                query[piece].transpose(0, 1), keys[span.slot, :, :stop], values[span.slot, :, :stop], mask, scale=scale
-            ).transpose(0, 1)
-        offset += span.count
-    if singles:
-        lengths = torch.tensor([span.start + 1 for _, span in singles], device=query.device)
-        slots = [span.slot for _, span in singles]
-        offsets = [place for place, _ in singles]
-        out[offsets] = attend_one(query[offsets], keys[slots], values[slots], lengths, scale)
-    return out.reshape(out.shape[0], -1)
+    out = torch.empty_like(qkv[:, :width], memory_format=torch.contiguous_format)
+    store(qkv, width, tokens, cache, layer)
+    if len(tokens.short_array):
+        attend_slots(qkv[:, :width], tokens, cache, layer, scale, out)
+    for offset, span in tokens.long:
+        piece, stop = slice(offset, offset + span.count), span.start + span.count
+        query = split_heads(qkv[piece, :width], heads).transpose(0, 1).to(keys.dtype)
+        mask = tokens.mask(span)
+        found = scaled_dot_product_attention(
+            query[None], keys[span.slot, :, :stop][None], values[span.slot, :, :stop][None], mask,
+            is_causal=mask is None, scale=scale,
+        )[0]  # fmt: skip
+        out[piece] = found.transpose(0, 1).flatten(1).to(out.dtype)
+    return out
+
+
+def store(packed: torch.Tensor, offset: int, tokens: StepTokens, cache: SlotCache, layer: int) -> None:
+    """Write keys and values, side by side in packed (tokens, …) from column `offset` on, to the tokens' places."""
+    heads = cache.keys.shape[2]
+    width = heads * cache.keys.shape[4]
+    if cache.arrays:
+        columns = packed.float().numpy()
+        for part, held in enumerate(cache.arrays[layer]):
+            kernels.store(columns, offset + part * width, tokens.slots_array, tokens.positions_array, held)
+        return
+    for part, held in enumerate((cache.keys[layer], cache.values[layer])):
+        first = offset + part * width
+        new = split_heads(packed[:, first : first + width], heads).to(held.dtype)
+        held[tokens.slots, :, tokens.positions] = new
+
+
+def attend_slots(
+    query: torch.Tensor, tokens: StepTokens, cache: SlotCache, layer: int, scale: float, out: torch.Tensor
+) -> None:
+    """The step's short tokens, each against its slot up to its own position, into `out`.
+
+    query, out: (tokens, heads * head_dim).
+    """
+    if cache.arrays:
+        held_keys, held_values = cache.arrays[layer]
+        found = out if out.dtype is torch.float32 else torch.empty(out.shape)
+        kernels.attend(
+            tokens.short_array, query.float().numpy(), tokens.slots_array, tokens.lengths_array, held_keys, held_values,
+            np.float32(scale), found.numpy(),
+        )  # fmt: skip
+        if found is not out:
+            out[tokens.short] = found[tokens.short].to(out.dtype)
+        return
+    slots = tokens.slots[tokens.short]
+    heads = split_heads(query[tokens.short], cache.keys.shape[2]).to(cache.keys.dtype)
+    lengths = tokens.positions[tokens.short] + 1
+    found = attend_one(heads, cache.keys[layer][slots], cache.values[layer][slots], lengths, scale)
+    out[tokens.short] = found.flatten(1).to(out.dtype)
 
 
 def attend_one(
@@ -107,21 +96,25 @@ def attend_one(
     return torch.matmul(weights.unsqueeze(-2), values[:, :, :longest]).squeeze(-2)
 
 
-def attend_packed(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: Sequence[int], scale: float
-) -> torch.Tensor:
+def attend_packed(qkv: torch.Tensor, lengths: Sequence[int], heads: int, scale: float) -> torch.Tensor:
     """Full (not causal) attention inside each of the packed rows; rows of equal length are computed together.
 
-    query, key, value: (tokens, heads, head_dim) with tokens = sum(lengths). Returns (tokens, heads * head_dim).
+    qkv: (tokens, 3 * width) with tokens = sum(lengths). Returns (tokens, width).
     """
-    out = torch.empty_like(query)
+    query, key, value = (split_heads(part, heads) for part in qkv.chunk(3, -1))
+    out = torch.empty_like(query, memory_format=torch.contiguous_format)
     starts_by_length: dict[int, list[int]] = defaultdict(list)
     start = 0
     for length in lengths:
         starts_by_length[length].append(start)
         start += length
     for length, starts in starts_by_length.items():
+        if len(starts) == 1:
+            row = slice(starts[0], starts[0] + length)
+            q, k, v = (x[row].transpose(0, 1)[None] for x in (query, key, value))
+            out[row] = scaled_dot_product_attention(q, k, v, scale=scale)[0].transpose(0, 1)
+            continue
         index = torch.tensor(starts, device=query.device)[:, None] + torch.arange(length, device=query.device)
         q, k, v = (x[index].transpose(1, 2) for x in (query, key, value))
         out[index] = scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2)
-    return out.reshape(out.shape[0], -1)
+    return out.flatten(1)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from app.engine.compute.attention import SlotCache, Span
+from app.engine.compute.cache import SlotCache, Span, StepTokens
 from app.engine.compute.families.gpt2 import Gpt2
 from app.engine.compute.families.marian import Marian
 
@@ -28,7 +28,8 @@ class Decoder:
         self.source: SlotCache | None = family.new_cache(slots) if isinstance(family, Marian) else None
         self.slots_free = list(range(slots))
         self.slots = slots
-        self._source_lengths = [1] * slots
+        self._sources = [Span(0, 0, 1)] * slots
+        """Of each slot, the last token of its source; the beams of a row share one."""
 
     @property
     def memory_bytes(self) -> int:
@@ -45,25 +46,24 @@ class Decoder:
             return
         assert self.source is not None, "Marian has a source cache. This is a bug."
         lengths = [len(ids) for _, ids in sources]
-        device = self.family.tokens.device
+        device = self.family.device
         memory = self.family.encode(torch.tensor([i for _, ids in sources for i in ids], device=device), lengths)
-        start = 0
+        places = [Span(slots[0], 0, length) for (slots, _), length in zip(sources, lengths, strict=True)]
+        self.family.remember(memory, StepTokens(places, device), self.source)
         for (slots, _), length in zip(sources, lengths, strict=True):
             for slot in slots:
-                self.family.remember(memory[start : start + length], slot, self.source)
-                self._source_lengths[slot] = length
-            start += length
+                self._sources[slot] = Span(slots[0], length - 1, 1)
 
     def step(self, feeds: Sequence[Feed]) -> torch.Tensor:
         """One forward → scores (feeds, vocabulary) in fp32 after the last token of each feed."""
-        device = self.family.tokens.device
-        spans = [Span(feed.slot, feed.start, len(feed.ids)) for feed in feeds]
+        device = self.family.device
+        tokens = StepTokens([Span(feed.slot, feed.start, len(feed.ids)) for feed in feeds], device)
         ids = torch.tensor([i for feed in feeds for i in feed.ids], device=device)
         if isinstance(self.family, Marian):
             assert self.source is not None, "Marian has a source cache. This is a bug."
-            lengths = torch.tensor([self._source_lengths[f.slot] for f in feeds for _ in f.ids], device=device)
-            hidden = self.family.forward(ids, spans, self.cache, self.source, lengths)
+            sources = StepTokens([self._sources[feed.slot] for feed in feeds for _ in feed.ids], device)
+            hidden = self.family.forward(ids, tokens, self.cache, self.source, sources)
         else:
-            hidden = self.family.forward(ids, spans, self.cache)
-        last = torch.tensor([span.count for span in spans], device=device).cumsum(0) - 1
+            hidden = self.family.forward(ids, tokens, self.cache)
+        last = torch.tensor([len(feed.ids) for feed in feeds], device=device).cumsum(0) - 1
         return self.family.logits(hidden[last])

@@ -44,9 +44,9 @@ def load_model(spec: ModelSpec, *, slots: int, device: str) -> Resident:
     if spec.head not in HEADS[kind]:
         raise VerificationFailed(f"{spec.id}: a {kind} checkpoint cannot do {spec.head.value}")
     place = torch.device(spec.device if spec.device != "cpu" else device)
-    precision, dtype = _dtype_of(spec, place)
+    precision = _precision_of(spec, place)
     try:
-        found = _build(kind, config, read_tensors(folder, allow_pickle=spec.allow_pickle), spec.head, dtype, place)
+        found = _build(kind, config, read_tensors(folder, allow_pickle=spec.allow_pickle), spec.head, precision, place)
     except KeyError as missing:
         raise VerificationFailed(
             f"{folder / 'config.json'} has no {missing}; it is not a {kind} checkpoint"
@@ -94,12 +94,12 @@ def tensors_of(held: object, seen: set[int] | None = None) -> list[torch.Tensor]
     return [tensor for value in inner for tensor in tensors_of(value, seen)]
 
 
-def _dtype_of(spec: ModelSpec, place: torch.device) -> tuple[Precision, torch.dtype]:
-    if spec.precision is Precision.INT8:
-        raise SourceError(f"{spec.id}: int8 is not there yet; set its precision to auto, fp32 or bf16")
-    if spec.precision is Precision.BF16 or (spec.precision is Precision.AUTO and place.type == "cuda"):
-        return Precision.BF16, torch.bfloat16
-    return Precision.FP32, torch.float32
+def _precision_of(spec: ModelSpec, place: torch.device) -> Precision:
+    if spec.precision is Precision.INT8 and place.type != "cpu":
+        raise SourceError(f"{spec.id}: int8 runs on the CPU only; set its precision to auto, fp32 or bf16")
+    if spec.precision is Precision.AUTO:
+        return Precision.BF16 if place.type == "cuda" else Precision.FP32
+    return spec.precision
 
 
 def _build(
@@ -107,11 +107,11 @@ def _build(
     config: dict[str, Any],
     tensors: dict[str, torch.Tensor],
     head: Head,
-    dtype: torch.dtype,
+    precision: Precision,
     place: torch.device,
 ) -> gpt2.Gpt2 | marian.Marian | Bert:
     if kind == gpt2.MODEL_TYPE:
-        return gpt2.Gpt2(config, Weights(tensors, dtype=dtype, device=place, prefixes=gpt2.PREFIXES))
+        return gpt2.Gpt2(config, Weights(tensors, precision=precision, device=place, prefixes=gpt2.PREFIXES))
     if kind == marian.MODEL_TYPE:
-        return marian.Marian(config, Weights(tensors, dtype=dtype, device=place, prefixes=marian.PREFIXES))
-    return Bert(config, Weights(tensors, dtype=dtype, device=place, prefixes=bert.PREFIXES), head)
+        return marian.Marian(config, Weights(tensors, precision=precision, device=place, prefixes=marian.PREFIXES))
+    return Bert(config, Weights(tensors, precision=precision, device=place, prefixes=bert.PREFIXES), head)

@@ -5,10 +5,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
+from app.engine.compute.kernels import draws, rows
 from app.engine.compute.plain import floats, integers
 from app.engine.jobs import Sampling
+
+POISONED = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,11 @@ class Sampler:
     ) -> None:
         self.search = search
         self.logprobs = logprobs
+        self.is_changing = bool(
+            search.repetition_penalty != 1 or search.presence_penalty or search.frequency_penalty
+            or search.logit_bias or banned
+        )  # fmt: skip
+        """Whether scores are changed before the choice."""
         self._banned = list(banned)
         self._prompt = frozenset(prompt)
         self._counts: Counter[int] = Counter()
@@ -37,40 +46,19 @@ class Sampler:
         else:
             self._generator.manual_seed(search.seed % 2**63)
 
-    def draw(self, logits: torch.Tensor, *, forced: int | None = None) -> Drawn:
-        """Scores (vocabulary,) in fp32 → a token. `forced` is taken whatever the scores say.
+    def uniform(self) -> float:
+        """The next number of the row's own generator, in [0, 1)."""
+        return float(torch.rand((), generator=self._generator, dtype=torch.float64))
 
-        Raises FloatingPointError when the scores are not finite, before anything is drawn.
-        """
-        if not bool(torch.isfinite(logits.max())):
-            raise FloatingPointError("the model's scores are not finite")
-        chosen = forced if forced is not None else self._choose(logits)
-        self._counts[chosen] += 1
-        if self.logprobs is None:
-            return Drawn(chosen)
-        known = logits.log_softmax(-1)
-        best = known.topk(min(self.logprobs, len(known)))
-        top = tuple(zip(integers(best.indices), floats(best.values), strict=True))
-        return Drawn(chosen, float(known[chosen]), top)
+    def note(self, token: int) -> None:
+        """Remember what was drawn."""
+        self._counts[token] += 1
 
-    def _choose(self, logits: torch.Tensor) -> int:
-        search = self.search
-        scores = self._penalised(logits.clone())
-        if search.temperature <= 0:
-            return int(scores.argmax())
-        scores = (scores / search.temperature).cpu()
-        if 0 < search.top_k < len(scores):
-            scores[scores < scores.topk(search.top_k).values[-1]] = -math.inf
-        if search.top_p < 1:
-            ordered, order = scores.sort(descending=True)
-            before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
-            scores[order[before >= search.top_p]] = -math.inf
-        return int(torch.multinomial(scores.softmax(-1), 1, generator=self._generator))
-
-    def _penalised(self, scores: torch.Tensor) -> torch.Tensor:
+    def change(self, scores: torch.Tensor) -> None:
+        """Apply penalties, biases and bans to scores (vocabulary,), in place."""
         search = self.search
         if search.repetition_penalty != 1:
-            seen = torch.tensor(sorted(self._prompt | self._counts.keys()), device=scores.device)
+            seen = torch.tensor(sorted(self._prompt | self._counts.keys()), dtype=torch.long, device=scores.device)
             old = scores[seen]
             scores[seen] = torch.where(old < 0, old * search.repetition_penalty, old / search.repetition_penalty)
         if self._counts and (search.presence_penalty or search.frequency_penalty):
@@ -80,4 +68,58 @@ class Sampler:
         for token, bias in search.logit_bias:
             scores[token] += bias
         scores[self._banned] = -math.inf
-        return scores
+
+
+def draw(samplers: Sequence[Sampler], scores: torch.Tensor, forced: Sequence[int | None]) -> list[Drawn | None]:
+    """One token a row of scores (rows, vocabulary) in fp32, which are changed in place; None for a row that failed.
+
+    A row fails by itself: when its scores are not finite, or when nothing may be drawn. `forced` tokens are taken
+    whatever the scores say.
+    """
+    reports = [_report(sampler, row) for sampler, row in zip(samplers, scores, strict=True)]
+    for sampler, row in zip(samplers, scores, strict=True):
+        if sampler.is_changing:
+            sampler.change(row)
+    held = scores.cpu().contiguous()
+    found = np.empty(len(samplers), np.int64)
+    rows.best_of_rows(held.numpy(), found)
+    sampled = [
+        place for place, sampler in enumerate(samplers)
+        if sampler.search.temperature > 0 and forced[place] is None and found[place] != POISONED
+    ]  # fmt: skip
+    if sampled:
+        chosen = [samplers[place].search for place in sampled]
+        draws.draw_rows(
+            held.numpy(), np.array(sampled, np.int64), np.array([one.temperature for one in chosen], np.float32),
+            np.array([one.top_k for one in chosen], np.int64), np.array([one.top_p for one in chosen], np.float64),
+            np.array([samplers[place].uniform() for place in sampled], np.float64), found,
+        )  # fmt: skip
+    drawn: list[Drawn | None] = []
+    for place, (sampler, report) in enumerate(zip(samplers, reports, strict=True)):
+        if found[place] == POISONED:
+            drawn.append(None)
+            continue
+        must = forced[place]
+        token = int(found[place]) if must is None else must
+        sampler.note(token)
+        drawn.append(Drawn(token) if report is None else report.of(token))
+    return drawn
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """What the unmodified model thought."""
+
+    known: torch.Tensor
+    top: tuple[tuple[int, float], ...]
+
+    def of(self, token: int) -> Drawn:
+        return Drawn(token, float(self.known[token]), self.top)
+
+
+def _report(sampler: Sampler, scores: torch.Tensor) -> _Report | None:
+    if sampler.logprobs is None:
+        return None
+    known = scores.log_softmax(-1)
+    best = known.topk(min(sampler.logprobs, len(known)))
+    return _Report(known, tuple(zip(integers(best.indices), floats(best.values), strict=True)))

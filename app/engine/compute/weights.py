@@ -1,7 +1,7 @@
 """Reads a checkpoint folder's tensors, checked by name and shape. Nothing of it is ever executed."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,6 +9,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType] (PathLike unparametrised)
 
+from app.engine.compute.layers import Fp32Linear, Linear, Norm, PlainLinear, make_linear, make_norm
+from app.engine.jobs import Precision
 from app.errors import VerificationFailed
 
 INDEX_NAME = "model.safetensors.index.json"
@@ -54,19 +56,23 @@ def read_tensors(folder: Path, *, allow_pickle: bool = False) -> dict[str, torch
 
 
 class Weights:
-    """Tensors by name, cast to one dtype and device as they are taken; a wrong shape is refused by name."""
+    """Tensors by name, cast to one precision and device as they are taken; a wrong shape is refused by name."""
 
     def __init__(
         self,
         tensors: Mapping[str, torch.Tensor],
         *,
-        dtype: torch.dtype,
+        precision: Precision,
         device: torch.device,
         prefixes: tuple[str, ...],
     ) -> None:
+        self.precision = precision
+        self.device = device
+        self.working = torch.bfloat16 if precision is Precision.BF16 else torch.float32
+        """The dtype of activations, norms and biases."""
+        self.narrow = torch.float32 if precision is Precision.FP32 else torch.bfloat16
+        """The dtype of what is only looked up: embedding tables, keys and values."""
         self._tensors = tensors
-        self._dtype = dtype
-        self._device = device
         self._prefixes = ("", *prefixes)
 
     def has(self, name: str) -> bool:
@@ -82,41 +88,53 @@ class Weights:
                     raise VerificationFailed(
                         f"tensor {prefix + name} has the shape {tuple(found.shape)}, config.json says {shape}"
                     )
-                return found.to(device=self._device, dtype=self._dtype).contiguous()
+                return found.to(device=self.device, dtype=self.working).contiguous()
         raise VerificationFailed(f"the checkpoint has no tensor {name}; it does not belong to this config.json")
 
-    def linear(self, name: str, inputs: int, outputs: int, *, transposed: bool = False) -> "Linear":
-        """The layer `name`; `transposed` for GPT-2's Conv1D, which stores (inputs, outputs)."""
-        weight = self.take(f"{name}.weight", *((inputs, outputs) if transposed else (outputs, inputs)))
-        return Linear(weight.T.contiguous() if transposed else weight, self.take(f"{name}.bias", outputs))
+    def linear(
+        self, names: str | Sequence[str], inputs: int, outputs: int, *, transposed: bool = False, is_exact: bool = False
+    ) -> Linear:
+        """The layer `names`, or several that read the same input side by side in one, `outputs` each.
 
-    def norm(self, name: str, width: int, epsilon: float) -> "Norm":
+        `transposed` for GPT-2's Conv1D, which stores (inputs, outputs); `is_exact` layers are never quantised.
+        """
+        weights: list[torch.Tensor] = []
+        biases: list[torch.Tensor] = []
+        for name in [names] if isinstance(names, str) else names:
+            weight = self.take(f"{name}.weight", *((inputs, outputs) if transposed else (outputs, inputs)))
+            weights.append(weight.T if transposed else weight)
+            biases.append(self.take(f"{name}.bias", outputs))
+        weight = torch.cat(weights).contiguous()
+        return make_linear(weight, torch.cat(biases), precision=self.precision, is_exact=is_exact)
+
+    def norm(self, name: str, width: int, epsilon: float) -> Norm:
         """The layer norm `name` over the last `width` values."""
-        return Norm(self.take(f"{name}.weight", width), self.take(f"{name}.bias", width), epsilon)
+        weight, bias = self.take(f"{name}.weight", width), self.take(f"{name}.bias", width)
+        return make_norm(weight, bias, epsilon, precision=self.precision)
+
+    def vocabulary(self, name: str, size: int, width: int, *, bias: torch.Tensor | None = None) -> "Vocabulary":
+        """The table `name` (size, width), used both ways: ids → rows, and rows → scores of every id."""
+        table = self.take(name, size, width)
+        head = make_linear(table, bias, precision=self.precision)
+        return Vocabulary(head, None if isinstance(head, Fp32Linear | PlainLinear) else table.to(self.narrow))
 
 
-class Linear:
-    """x (…, inputs) → (…, outputs)."""
+class Vocabulary:
+    """A tied embedding: one table, or a quantised head beside a bfloat16 table (quantised rows would cost accuracy)."""
 
-    __slots__ = ("bias", "weight")
+    def __init__(self, head: Linear, table: torch.Tensor | None) -> None:
+        self.head = head
+        self.table = table
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor) -> None:
-        self.weight = weight
-        self.bias = bias
+    def rows(self, ids: torch.Tensor) -> torch.Tensor:
+        """ids (tokens,) → (tokens, width) in the working dtype."""
+        if self.table is not None:
+            return self.table[ids].float()
+        if isinstance(self.head, PlainLinear):
+            return self.head.weight[ids]
+        assert isinstance(self.head, Fp32Linear), "only packed fp32 heads do without a table. This is a bug."
+        return self.head.rows(ids)
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.linear(x, self.weight, self.bias)
-
-
-class Norm:
-    """Layer norm over the last axis."""
-
-    __slots__ = ("bias", "epsilon", "weight")
-
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor, epsilon: float) -> None:
-        self.weight = weight
-        self.bias = bias
-        self.epsilon = epsilon
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.layer_norm(x, self.weight.shape, self.weight, self.bias, self.epsilon)
+    def scores(self, hidden: torch.Tensor) -> torch.Tensor:
+        """hidden (rows, width) → (rows, size) in fp32."""
+        return self.head(hidden).float()

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
-from app.engine.compute.activations import activation
-from app.engine.compute.attention import attend_packed, split_heads
-from app.engine.compute.weights import Linear, Norm, Weights
+from app.engine.compute.activations import TANH, activation
+from app.engine.compute.attention import attend_packed
+from app.engine.compute.layers import Linear, Norm
+from app.engine.compute.weights import Weights
 from app.engine.jobs import Head
 
 MODEL_TYPE = "bert"
@@ -20,9 +21,8 @@ class Block:
 
     def __init__(self, weights: Weights, layer: int, width: int, inner: int, epsilon: float) -> None:
         name = f"encoder.layer.{layer}"
-        self.query: Linear = weights.linear(f"{name}.attention.self.query", width, width)
-        self.key: Linear = weights.linear(f"{name}.attention.self.key", width, width)
-        self.value: Linear = weights.linear(f"{name}.attention.self.value", width, width)
+        own = f"{name}.attention.self"
+        self.qkv: Linear = weights.linear((f"{own}.query", f"{own}.key", f"{own}.value"), width, width)
         self.out: Linear = weights.linear(f"{name}.attention.output.dense", width, width)
         self.norm_attention: Norm = weights.norm(f"{name}.attention.output.LayerNorm", width, epsilon)
         self.up: Linear = weights.linear(f"{name}.intermediate.dense", width, inner)
@@ -52,10 +52,10 @@ class Bert:
         self.blocks = [Block(weights, layer, self.width, inner, epsilon) for layer in range(layers)]
         if head is Head.CLASSIFY:
             labels = len(config.get("id2label") or {}) or 2
-            self.pooler = weights.linear("pooler.dense", self.width, self.width)
-            self.output = weights.linear("classifier", self.width, labels)
+            self.pooler = weights.linear("pooler.dense", self.width, self.width, is_exact=True)
+            self.output = weights.linear("classifier", self.width, labels, is_exact=True)
         else:
-            self.output = weights.linear("qa_outputs", self.width, 2)
+            self.output = weights.linear("qa_outputs", self.width, 2, is_exact=True)
 
     def forward(self, ids: torch.Tensor, types: torch.Tensor, lengths: Sequence[int]) -> list[torch.Tensor]:
         """Packed ids and segment ids (tokens,), tokens = sum(lengths) → per row its scores in fp32.
@@ -66,12 +66,11 @@ class Bert:
         x = self.norm(self.tokens[ids] + self.types[types] + self.places[places])
         scale = (self.width // self.heads) ** -0.5
         for block in self.blocks:
-            q, k, v = (split_heads(part(x), self.heads) for part in (block.query, block.key, block.value))
-            x = block.norm_attention(block.out(attend_packed(q, k, v, lengths, scale)) + x)
-            x = block.norm_mlp(block.down(self.act(block.up(x))) + x)
+            x = block.norm_attention(block.out(attend_packed(block.qkv(x), lengths, self.heads, scale), add=x))
+            x = block.norm_mlp(block.down(block.up(x, act=self.act), add=x))
         starts = [0, *accumulate(lengths[:-1])]
         if self.head is Head.ANSWER:
             scores = self.output(x).float().T
             return [scores[:, start : start + length] for start, length in zip(starts, lengths, strict=True)]
-        scores = self.output(torch.tanh(self.pooler(x[starts]))).float()
+        scores = self.output(self.pooler(x[starts], act=TANH)).float()
         return [scores[row : row + 1] for row in range(len(starts))]

@@ -1,13 +1,14 @@
 """GPT-2 (Radford et al. 2019): a causal decoder with learned positions, as GPT2LMHeadModel computes it."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from app.engine.compute.activations import activation
-from app.engine.compute.attention import SlotCache, Span, attend_cached, split_heads
-from app.engine.compute.weights import Linear, Norm, Weights
+from app.engine.compute.attention import attend_cached
+from app.engine.compute.cache import SlotCache, StepTokens
+from app.engine.compute.layers import Linear, Norm
+from app.engine.compute.weights import Weights
 from app.errors import VerificationFailed
 
 MODEL_TYPE = "gpt2"
@@ -44,35 +45,30 @@ class Gpt2:
         scale = (self.width // self.heads) ** -0.5 if config.get("scale_attn_weights", True) else 1.0
         by_layer = bool(config.get("scale_attn_by_inverse_layer_idx", False))
         self.scales = [scale / (layer + 1) if by_layer else scale for layer in range(self.layers)]
-        self.tokens = weights.take("wte.weight", self.vocabulary, self.width)
+        self.device, self.narrow = weights.device, weights.narrow
+        self.tokens = weights.vocabulary("wte.weight", self.vocabulary, self.width)
         self.places = weights.take("wpe.weight", self.positions_max, self.width)
         self.blocks = [Block(weights, layer, self.width, inner, epsilon) for layer in range(self.layers)]
         self.norm = weights.norm("ln_f", self.width, epsilon)
         tied = config.get("tie_word_embeddings", True) or not weights.has("lm_head.weight")
-        self.head = self.tokens if tied else weights.take("lm_head.weight", self.vocabulary, self.width)
+        self.head = self.tokens if tied else weights.vocabulary("lm_head.weight", self.vocabulary, self.width)
 
     def new_cache(self, slots: int) -> SlotCache:
         """Room for `slots` rows of `positions_max` tokens each."""
         return SlotCache(
-            layers=self.layers,
-            slots=slots,
-            heads=self.heads,
-            positions=self.positions_max,
-            head_dim=self.width // self.heads,
-            dtype=self.tokens.dtype,
-            device=self.tokens.device,
-        )
+            layers=self.layers, slots=slots, heads=self.heads, positions=self.positions_max,
+            head_dim=self.width // self.heads, dtype=self.narrow, device=self.device,
+        )  # fmt: skip
 
-    def forward(self, ids: torch.Tensor, spans: Sequence[Span], cache: SlotCache) -> torch.Tensor:
-        """Packed ids (tokens,), in the order of `spans` → hidden states (tokens, width), before the head."""
-        places = torch.cat([torch.arange(s.start, s.start + s.count, device=ids.device) for s in spans])
-        x = self.tokens[ids] + self.places[places]
+    def forward(self, ids: torch.Tensor, tokens: StepTokens, cache: SlotCache) -> torch.Tensor:
+        """Packed ids (tokens,) → hidden states (tokens, width), before the last norm."""
+        x = self.tokens.rows(ids) + self.places[tokens.positions]
         for layer, block in enumerate(self.blocks):
-            q, k, v = (split_heads(part, self.heads) for part in block.qkv(block.norm_attention(x)).chunk(3, -1))
-            x = x + block.out(attend_cached(q, k, v, spans, cache, layer, self.scales[layer]))
-            x = x + block.down(self.act(block.up(block.norm_mlp(x))))
+            qkv = block.qkv(block.norm_attention(x))
+            x = block.out(attend_cached(qkv, tokens, cache, layer, self.heads, self.scales[layer]), add=x)
+            x = block.down(block.up(block.norm_mlp(x), act=self.act), add=x)
         return x
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Hidden states (rows, width) → scores (rows, vocabulary) in fp32."""
-        return torch.nn.functional.linear(self.norm(hidden), self.head).float()
+        return self.head.scores(self.norm(hidden))

@@ -7,11 +7,14 @@ from typing import Any
 import torch
 
 from app.engine.compute.activations import activation
-from app.engine.compute.attention import SlotCache, Span, attend_cached, attend_one, attend_packed, split_heads
-from app.engine.compute.weights import Linear, Norm, Weights
+from app.engine.compute.attention import attend_cached, attend_packed, attend_slots, store
+from app.engine.compute.cache import SlotCache, StepTokens
+from app.engine.compute.layers import Linear, Norm
+from app.engine.compute.weights import Weights
 
 MODEL_TYPE = "marian"
 PREFIXES = ("model.",)
+EPSILON = 1e-5
 
 
 def sinusoids(positions: int, width: int) -> torch.Tensor:
@@ -22,28 +25,29 @@ def sinusoids(positions: int, width: int) -> torch.Tensor:
     return torch.cat([angles.sin(), angles.cos()[:, : width - half]], dim=1).float()
 
 
-class Attention:
-    """The four projections of one attention sublayer and its layer norm."""
-
-    def __init__(self, weights: Weights, name: str, norm: str, width: int) -> None:
-        self.query: Linear = weights.linear(f"{name}.q_proj", width, width)
-        self.key: Linear = weights.linear(f"{name}.k_proj", width, width)
-        self.value: Linear = weights.linear(f"{name}.v_proj", width, width)
-        self.out: Linear = weights.linear(f"{name}.out_proj", width, width)
-        self.norm: Norm = weights.norm(norm, width, 1e-5)
-
-
 class Block:
     """One encoder or decoder layer's weights."""
 
-    def __init__(self, weights: Weights, name: str, width: int, inner: int, *, is_decoder: bool) -> None:
-        self.own = Attention(weights, f"{name}.self_attn", f"{name}.self_attn_layer_norm", width)
-        self.cross = (
-            Attention(weights, f"{name}.encoder_attn", f"{name}.encoder_attn_layer_norm", width) if is_decoder else None
-        )
+    def __init__(self, weights: Weights, name: str, width: int, inner: int) -> None:
+        own = f"{name}.self_attn"
+        self.qkv: Linear = weights.linear((f"{own}.q_proj", f"{own}.k_proj", f"{own}.v_proj"), width, width)
+        self.out: Linear = weights.linear(f"{own}.out_proj", width, width)
+        self.norm_own: Norm = weights.norm(f"{name}.self_attn_layer_norm", width, EPSILON)
         self.up: Linear = weights.linear(f"{name}.fc1", width, inner)
         self.down: Linear = weights.linear(f"{name}.fc2", inner, width)
-        self.norm: Norm = weights.norm(f"{name}.final_layer_norm", width, 1e-5)
+        self.norm: Norm = weights.norm(f"{name}.final_layer_norm", width, EPSILON)
+
+
+class DecoderBlock(Block):
+    """One decoder layer's weights: a block that also attends to the source."""
+
+    def __init__(self, weights: Weights, name: str, width: int, inner: int) -> None:
+        super().__init__(weights, name, width, inner)
+        cross = f"{name}.encoder_attn"
+        self.cross_query: Linear = weights.linear(f"{cross}.q_proj", width, width)
+        self.cross_kv: Linear = weights.linear((f"{cross}.k_proj", f"{cross}.v_proj"), width, width)
+        self.cross_out: Linear = weights.linear(f"{cross}.out_proj", width, width)
+        self.norm_cross: Norm = weights.norm(f"{name}.encoder_attn_layer_norm", width, EPSILON)
 
 
 class Marian:
@@ -58,81 +62,59 @@ class Marian:
         self.start_id: int = config.get("decoder_start_token_id", config["pad_token_id"])
         self.act = activation(config.get("activation_function", "gelu"))
         self.embedding_scale = math.sqrt(self.width) if config.get("scale_embedding") else 1.0
-        self.tokens = weights.take("shared.weight", self.vocabulary, self.width)
-        self.bias = weights.take("final_logits_bias", 1, self.vocabulary)[0].float()
-        self.places = sinusoids(self.positions_max, self.width).to(self.tokens)
+        self.device, self.narrow = weights.device, weights.narrow
+        bias = weights.take("final_logits_bias", 1, self.vocabulary)[0]
+        self.tokens = weights.vocabulary("shared.weight", self.vocabulary, self.width, bias=bias)
+        self.places = sinusoids(self.positions_max, self.width).to(bias)
         self.encoder = [
-            Block(weights, f"encoder.layers.{layer}", self.width, config["encoder_ffn_dim"], is_decoder=False)
+            Block(weights, f"encoder.layers.{layer}", self.width, config["encoder_ffn_dim"])
             for layer in range(config["encoder_layers"])
         ]
         self.decoder = [
-            Block(weights, f"decoder.layers.{layer}", self.width, config["decoder_ffn_dim"], is_decoder=True)
+            DecoderBlock(weights, f"decoder.layers.{layer}", self.width, config["decoder_ffn_dim"])
             for layer in range(config["decoder_layers"])
         ]
 
     def new_cache(self, slots: int) -> SlotCache:
         """Room for `slots` rows of `positions_max` tokens each; the source's keys and values take a second one."""
         return SlotCache(
-            layers=len(self.decoder),
-            slots=slots,
-            heads=self.decoder_heads,
-            positions=self.positions_max,
-            head_dim=self.width // self.decoder_heads,
-            dtype=self.tokens.dtype,
-            device=self.tokens.device,
-        )
+            layers=len(self.decoder), slots=slots, heads=self.decoder_heads, positions=self.positions_max,
+            head_dim=self.width // self.decoder_heads, dtype=self.narrow, device=self.device,
+        )  # fmt: skip
 
     def encode(self, ids: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
         """Packed source ids (tokens,), tokens = sum(lengths) → memory (tokens, width)."""
         places = torch.cat([torch.arange(length, device=ids.device) for length in lengths])
-        x = self.tokens[ids] * self.embedding_scale + self.places[places]
+        x = self.tokens.rows(ids) * self.embedding_scale + self.places[places]
         scale = (self.width // self.encoder_heads) ** -0.5
         for block in self.encoder:
-            own = block.own
-            q, k, v = (split_heads(part(x), self.encoder_heads) for part in (own.query, own.key, own.value))
-            x = own.norm(own.out(attend_packed(q, k, v, lengths, scale)) + x)
-            x = block.norm(block.down(self.act(block.up(x))) + x)
+            x = block.norm_own(block.out(attend_packed(block.qkv(x), lengths, self.encoder_heads, scale), add=x))
+            x = block.norm(block.down(block.up(x, act=self.act), add=x))
         return x
 
-    def remember(self, memory: torch.Tensor, slot: int, source: SlotCache) -> None:
-        """Write the cross-attention keys and values of one row's memory (positions, width) into its slot."""
+    def remember(self, memory: torch.Tensor, tokens: StepTokens, source: SlotCache) -> None:
+        """Write the cross-attention keys and values of packed memory (tokens, width) into their slots."""
         for layer, block in enumerate(self.decoder):
-            assert block.cross is not None, "a decoder layer attends to its source. This is a bug."
-            for held, project in ((source.keys, block.cross.key), (source.values, block.cross.value)):
-                held[layer, slot, :, : len(memory)] = split_heads(project(memory), self.decoder_heads).transpose(0, 1)
+            store(block.cross_kv(memory), 0, tokens, source, layer)
 
     def forward(
-        self,
-        ids: torch.Tensor,
-        spans: Sequence[Span],
-        cache: SlotCache,
-        source: SlotCache,
-        source_lengths: torch.Tensor,
+        self, ids: torch.Tensor, tokens: StepTokens, cache: SlotCache, source: SlotCache, sources: StepTokens
     ) -> torch.Tensor:
-        """Packed target ids (tokens,), in the order of `spans` → hidden states (tokens, width).
+        """Packed target ids (tokens,) → hidden states (tokens, width).
 
-        source_lengths: (tokens,), how many source positions the row of each token has.
+        sources: for each token the last position of its source in `source`.
         """
-        places = torch.cat([torch.arange(s.start, s.start + s.count, device=ids.device) for s in spans])
-        slots = [span.slot for span in spans for _ in range(span.count)]
-        x = self.tokens[ids] * self.embedding_scale + self.places[places]
+        x = self.tokens.rows(ids) * self.embedding_scale + self.places[tokens.positions]
         scale = (self.width // self.decoder_heads) ** -0.5
         for layer, block in enumerate(self.decoder):
-            own, cross = block.own, block.cross
-            assert cross is not None, "a decoder layer attends to its source. This is a bug."
-            q, k, v = (split_heads(part(x), self.decoder_heads) for part in (own.query, own.key, own.value))
-            x = own.norm(own.out(attend_cached(q, k, v, spans, cache, layer, scale)) + x)
-            read = attend_one(
-                split_heads(cross.query(x), self.decoder_heads),
-                source.keys[layer, slots],
-                source.values[layer, slots],
-                source_lengths,
-                scale,
-            )
-            x = cross.norm(cross.out(read.reshape(x.shape)) + x)
-            x = block.norm(block.down(self.act(block.up(x))) + x)
+            read = attend_cached(block.qkv(x), tokens, cache, layer, self.decoder_heads, scale)
+            x = block.norm_own(block.out(read, add=x))
+            read = torch.empty_like(x)
+            attend_slots(block.cross_query(x), sources, source, layer, scale, read)
+            x = block.norm_cross(block.cross_out(read, add=x))
+            x = block.norm(block.down(block.up(x, act=self.act), add=x))
         return x
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Hidden states (rows, width) → scores (rows, vocabulary) in fp32."""
-        return torch.nn.functional.linear(hidden, self.tokens).float() + self.bias
+        return self.tokens.scores(hidden)

@@ -1,0 +1,86 @@
+"""The key-value cache in slots, and which token of a step belongs where in it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+Array = np.ndarray[Any, Any]
+SHORT_SPAN = 4
+"""Spans of up to this many tokens are attended to token by token; longer ones as a matrix."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Consecutive tokens of one row in a packed batch."""
+
+    slot: int
+    """The row's place in the cache."""
+    start: int
+    """Position of the first of these tokens in its row."""
+    count: int
+
+
+class StepTokens:
+    """Where the tokens of one step lie, worked out once for all layers."""
+
+    def __init__(self, spans: Sequence[Span], device: torch.device) -> None:
+        slots: list[int] = []
+        positions: list[int] = []
+        short: list[int] = []
+        self.long: list[tuple[int, Span]] = []
+        """Long spans with the batch index of their first token."""
+        for span in spans:
+            if span.count <= SHORT_SPAN:
+                short.extend(range(len(slots), len(slots) + span.count))
+            else:
+                self.long.append((len(slots), span))
+            slots.extend([span.slot] * span.count)
+            positions.extend(range(span.start, span.start + span.count))
+        self.slots_array: Array = np.array(slots, np.int64)
+        self.positions_array: Array = np.array(positions, np.int64)
+        self.lengths_array: Array = self.positions_array + 1
+        self.short_array: Array = np.array(short, np.int64)
+        self.slots = torch.tensor(slots, device=device)
+        self.positions = torch.tensor(positions, device=device)
+        self.short = torch.tensor(short, dtype=torch.long, device=device)
+        self._masks: dict[Span, torch.Tensor | None] = {}
+
+    def mask(self, span: Span) -> torch.Tensor | None:
+        """What the tokens of a long span may see, (count, start + count); None where plain causality says it."""
+        if span not in self._masks:
+            whole = torch.ones(span.count, span.start + span.count, dtype=torch.bool, device=self.slots.device)
+            self._masks[span] = whole.tril(span.start) if span.start else None
+        return self._masks[span]
+
+
+class SlotCache:
+    """Keys and values of every slot: two preallocated tensors (layers, slots, heads, positions, head_dim)."""
+
+    def __init__(
+        self, *, layers: int, slots: int, heads: int, positions: int, head_dim: int, dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:  # fmt: skip
+        shape = (layers, slots, heads, positions, head_dim)
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)
+        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.arrays: list[tuple[Array, Array]] = []
+        """Each layer's keys and values as the kernels read them (bfloat16 as its 16 bits); empty but on the CPU."""
+        if device.type == "cpu":
+            keys, values = (
+                (held.view(torch.uint16) if dtype is torch.bfloat16 else held).numpy()
+                for held in (self.keys, self.values)
+            )
+            self.arrays = list(zip(keys, values, strict=True))
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes that both tensors hold."""
+        return 2 * self.keys.numel() * self.keys.element_size()
+
+    def copy_slots(self, sources: Sequence[int], targets: Sequence[int], length: int) -> None:
+        """Give each target slot the first `length` positions of its source slot; all sources are read first."""
+        for held in (self.keys, self.values):
+            held[:, list(targets), :, :length] = held[:, list(sources), :, :length].clone()

@@ -1,0 +1,88 @@
+"""Attention of single queries against a slot cache, each row over its own length: the cache is read once, in place."""
+
+import numpy as np
+from numba import njit, prange
+
+from app.engine.compute.kernels import heads, scalar
+from app.engine.compute.kernels.linear import PARALLEL, SERIAL
+
+
+@njit(**SERIAL)
+def store(packed, offset, slots, positions, held):
+    """Write the heads in columns `offset` … of packed (tokens, …) to held (slots, heads, positions, head_dim)."""
+    count, head_dim = held.shape[1], held.shape[3]
+    for token in range(slots.size):
+        for head in range(count):
+            source = packed[token, offset + head * head_dim : offset + (head + 1) * head_dim]
+            target = held[slots[token], head, positions[token]]
+            for place in range(head_dim):
+                target[place] = scalar.stored(source[place], target[place])
+
+
+@njit(**SERIAL)
+def soften(scores):
+    """Scores → weights exp(score - largest), in place; returns the inverse of their sum."""
+    largest = scores[0]
+    for position in range(scores.size):
+        largest = scores[position] if scores[position] > largest else largest
+    total = np.float32(0.0)
+    for position in range(scores.size):
+        scores[position] = scalar.exp(scores[position] - largest)
+        total += scores[position]
+    return np.float32(1.0) / total
+
+
+@njit(**PARALLEL)
+def attend_any(tokens, queries, slots, lengths, keys, values, scale, out):
+    """attend() for heads of any width."""
+    count, head_dim = keys.shape[1], keys.shape[3]
+    for task in prange(tokens.size * count):
+        token, head = tokens[task // count], task % count
+        slot, length, first = slots[token], lengths[token], head * head_dim
+        scores = np.empty(length, np.float32)
+        for position in range(length):
+            total = np.float32(0.0)
+            for place in range(head_dim):
+                total += queries[token, first + place] * scalar.number(keys[slot, head, position, place])
+            scores[position] = total * scale
+        inverse = soften(scores)
+        for place in range(head_dim):
+            total = np.float32(0.0)
+            for position in range(length):
+                total += scores[position] * scalar.number(values[slot, head, position, place])
+            out[token, first + place] = total * inverse
+
+
+def _attend_width(width: int, *, is_bf16: bool):
+    dots = (heads.DOTS_BF16 if is_bf16 else heads.DOTS_FP32)[width]
+    weighted_sum = (heads.SUM_BF16 if is_bf16 else heads.SUM_FP32)[width]
+
+    @njit(**PARALLEL)
+    def attend_width(tokens, queries, slots, lengths, keys, values, scale, out):
+        count = keys.shape[1]
+        for task in prange(tokens.size * count):
+            token, head = tokens[task // count], task % count
+            slot, length = slots[token], lengths[token]
+            query = queries[token, head * width : (head + 1) * width]
+            scores = np.empty(length, np.float32)
+            dots(query.ctypes.data, keys[slot, head].ctypes.data, length, scale, scores.ctypes.data)
+            inverse = soften(scores)
+            target = out[token, head * width : (head + 1) * width]
+            weighted_sum(scores.ctypes.data, values[slot, head].ctypes.data, length, inverse, target.ctypes.data)
+
+    return attend_width
+
+
+_BY_WIDTH = {
+    (width, is_bf16): _attend_width(width, is_bf16=is_bf16) for width in heads.WIDTHS for is_bf16 in (False, True)
+}
+
+
+def attend(tokens, queries, slots, lengths, keys, values, scale, out) -> None:
+    """Each of `tokens` (indices into the batch) against the first `lengths` positions of its slot.
+
+    queries (batch, …) holds the heads in its first columns; slots, lengths (batch,); keys, values (slots, heads,
+    positions, head_dim), fp32 or a bfloat16's 16 bits; out (batch, heads * head_dim).
+    """
+    kernel = _BY_WIDTH.get((keys.shape[3], keys.dtype == np.uint16), attend_any)
+    kernel(tokens, queries, slots, lengths, keys, values, scale, out)

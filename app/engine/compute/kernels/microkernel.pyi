@@ -1,0 +1,2 @@
+PANEL: int
+ROWS_MAX: int

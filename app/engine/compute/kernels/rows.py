@@ -1,0 +1,66 @@
+"""Layer norm, and the choice of the best token, row by row."""
+
+import numpy as np
+from numba import njit, prange
+
+from app.engine.compute.kernels import scalar
+from app.engine.compute.kernels.linear import INFINITY_BITS, PARALLEL, SERIAL, WHOLE_ROWS
+
+
+@njit(**SERIAL)
+def normalise_row(x, weight, bias, epsilon, out):
+    """Layer norm of x (width,), with the mean taken first, as torch does it."""
+    total = np.float32(0.0)
+    for place in range(x.size):
+        total += x[place]
+    mean = total / np.float32(x.size)
+    squares = np.float32(0.0)
+    for place in range(x.size):
+        squares += (x[place] - mean) * (x[place] - mean)
+    inverse = np.float32(1.0) / np.sqrt(squares / np.float32(x.size) + epsilon)
+    for place in range(x.size):
+        out[place] = (x[place] - mean) * inverse * weight[place] + bias[place]
+
+
+@njit(**PARALLEL)
+def normalise(x, weight, bias, epsilon, out):
+    """Layer norm of every row of x (rows, width)."""
+    if x.shape[0] < WHOLE_ROWS:
+        for row in range(x.shape[0]):
+            normalise_row(x[row], weight, bias, epsilon, out[row])
+    else:
+        for row in prange(x.shape[0]):
+            normalise_row(x[row], weight, bias, epsilon, out[row])
+
+
+@njit(**SERIAL)
+def best_of_row(scores):
+    """The place of the largest of `scores` (the first of equals); -1 when one of them is NaN or +infinity."""
+    block = 64
+    best, best_block = np.float32(-np.inf), 0
+    is_poisoned = False
+    for start in range(0, scores.size, block):
+        stop = min(start + block, scores.size)
+        largest = scores[start]
+        bad = 0
+        for place in range(start, stop):
+            value = scores[place]
+            largest = value if value > largest else largest
+            bits = scalar.bits_of_float(value)
+            bad += np.int32((bits & np.int32(0x7FFFFFFF)) >= INFINITY_BITS and bits != np.int32(-8388608))
+        is_poisoned |= bad > 0
+        if largest > best:
+            best, best_block = largest, start
+    if is_poisoned or best == np.float32(-np.inf):
+        return -1
+    for place in range(best_block, min(best_block + block, scores.size)):
+        if scores[place] == best:
+            return place
+    return -1
+
+
+@njit(**PARALLEL)
+def best_of_rows(scores, found):
+    """best_of_row of every row of scores (rows, vocabulary)."""
+    for row in prange(scores.shape[0]):
+        found[row] = best_of_row(scores[row])

@@ -1,0 +1,188 @@
+"""Linear layers and norms as a family uses them, whatever holds their weights: torch, or packed for the kernels."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from app.engine.compute.activations import Activation
+from app.engine.compute.kernels import HAS_FMA_512, HAS_VNNI_512, linear, rows
+from app.engine.compute.kernels.microkernel import PANEL
+from app.engine.jobs import Precision
+
+ALIGNMENT = 64
+Array = np.ndarray[Any, Any]
+
+
+class Linear(Protocol):
+    """x (rows, inputs) → act(x W + bias) + add, (rows, outputs)."""
+
+    def __call__(
+        self, x: torch.Tensor, act: Activation | None = None, add: torch.Tensor | None = None
+    ) -> torch.Tensor: ...
+
+
+class Norm(Protocol):
+    """Layer norm over the last axis of (rows, width)."""
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor: ...
+
+
+class PlainLinear:
+    """A linear layer by torch, on any device and in any dtype."""
+
+    __slots__ = ("bias", "weight")
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        self.weight = weight
+        self.bias = bias
+
+    def __call__(self, x: torch.Tensor, act: Activation | None = None, add: torch.Tensor | None = None) -> torch.Tensor:
+        y = torch.nn.functional.linear(x, self.weight, self.bias)
+        if act is not None:
+            y = act.function(y)
+        return y if add is None else y + add
+
+
+class PlainNorm:
+    """A layer norm by torch."""
+
+    __slots__ = ("bias", "epsilon", "weight")
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor, epsilon: float) -> None:
+        self.weight = weight
+        self.bias = bias
+        self.epsilon = epsilon
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.layer_norm(x, self.weight.shape, self.weight, self.bias, self.epsilon)
+
+
+class KernelNorm(PlainNorm):
+    """The same by a kernel, for fp32 on the CPU."""
+
+    __slots__ = ()
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        out = torch.empty_like(x)
+        rows.normalise(x.numpy(), self.weight.numpy(), self.bias.numpy(), np.float32(self.epsilon), out.numpy())
+        return out
+
+
+class PackedLinear:
+    """What both packed kinds share: padded bias, and the shape of the result."""
+
+    def __init__(self, outputs: int, bias: torch.Tensor | None) -> None:
+        self.outputs = outputs
+        self.bias = torch.zeros(math.ceil(outputs / PANEL) * PANEL)
+        if bias is not None:
+            self.bias[:outputs] = bias.float()
+
+    def _call(self, x: torch.Tensor, act: Activation | None, add: torch.Tensor | None, out: Array) -> None:
+        raise NotImplementedError
+
+    def __call__(self, x: torch.Tensor, act: Activation | None = None, add: torch.Tensor | None = None) -> torch.Tensor:
+        out = torch.empty(x.shape[0], self.outputs)
+        self._call(x.contiguous(), act, add, out.numpy())
+        return out
+
+
+class Fp32Linear(PackedLinear):
+    """fp32 weights in panels (panels, inputs, PANEL) for the fused multiply-add units."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        super().__init__(weight.shape[0], bias)
+        self.panels = _aligned((len(self.bias) // PANEL, weight.shape[1], PANEL), torch.float32)
+        padded = torch.zeros(len(self.bias), weight.shape[1])
+        padded[: self.outputs] = weight.float()
+        self.panels.copy_(padded.view(-1, PANEL, weight.shape[1]).transpose(1, 2))
+
+    def _call(self, x: torch.Tensor, act: Activation | None, add: torch.Tensor | None, out: Array) -> None:
+        added = np.empty((len(out), 0), np.float32) if add is None else add.numpy()
+        linear.linear_fp32(x.numpy(), self.panels.numpy(), self.bias.numpy(), act.number if act else 0, added, out)
+
+    def rows(self, ids: torch.Tensor) -> torch.Tensor:
+        """Rows `ids` of the weight, (ids, inputs): an embedding table tied to the head needs no second copy."""
+        return self.panels[ids // PANEL, :, ids % PANEL]
+
+
+class Int8Linear(PackedLinear):
+    """int8 weights, one scale an output; each row of x is quantised by its own largest value, the sums are exact.
+
+    Weights are held + 128 in panels (panels, inputs / 4, PANEL, 4), which is how the VNNI units read them. Where
+    there are none, `_int_mm` computes the same integers. (Dettmers et al. 2022, section 2: row-wise and column-wise
+    scales)
+    """
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        super().__init__(weight.shape[0], bias)
+        inputs = weight.shape[1]
+        weight = weight.float()
+        scales = weight.abs().amax(1) / 127
+        self.scales = torch.zeros(len(self.bias))
+        self.scales[: self.outputs] = scales
+        whole = torch.zeros(len(self.bias), inputs)
+        whole[: self.outputs] = (weight / scales.clamp_min(1e-30)[:, None]).round()
+        self.columns: torch.Tensor | None = None
+        self.panels = _aligned((len(self.bias) // PANEL, inputs // 4, PANEL, 4), torch.uint8)
+        if HAS_VNNI_512:
+            self.panels.copy_((whole + 128).to(torch.uint8).view(-1, PANEL, inputs // 4, 4).transpose(1, 2))
+        else:
+            self.columns = whole.to(torch.int8).T.contiguous()
+
+    def _call(self, x: torch.Tensor, act: Activation | None, add: torch.Tensor | None, out: Array) -> None:
+        count, inputs = x.shape
+        quantised, scales = torch.empty(count, inputs, dtype=torch.int8), torch.empty(count)
+        totals = np.empty(count, np.int32)
+        linear.quantise(x.numpy(), quantised.numpy(), scales.numpy(), totals)
+        if self.columns is not None:
+            self._by_torch(quantised, scales, act, add, out)
+            return
+        added = np.empty((count, 0), np.float32) if add is None else add.numpy()
+        linear.linear_int8(
+            quantised.numpy(), scales.numpy(), totals, self.panels.numpy(), self.scales.numpy(), self.bias.numpy(),
+            act.number if act else 0, added, out,
+        )  # fmt: skip
+
+    def _by_torch(
+        self,
+        quantised: torch.Tensor,
+        scales: torch.Tensor,
+        act: Activation | None,
+        add: torch.Tensor | None,
+        out: Array,
+    ) -> None:
+        assert self.columns is not None, "the caller has looked. This is a bug."
+        sums = torch._int_mm(quantised, self.columns)  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage] (its only name)
+        y = (sums.float() * (scales[:, None] * self.scales) + self.bias)[:, : self.outputs]
+        y = act.function(y) if act else y
+        out[:] = (y if add is None else y + add).numpy()
+
+
+def _aligned(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+    """An uninitialised tensor whose first element lies at a multiple of ALIGNMENT bytes, as aligned loads need."""
+    size = torch.empty((), dtype=dtype).element_size()
+    held = torch.empty(math.prod(shape) + ALIGNMENT // size, dtype=dtype)
+    start = (-held.data_ptr() % ALIGNMENT) // size
+    return held[start : start + math.prod(shape)].view(*shape)
+
+
+def make_linear(
+    weight: torch.Tensor, bias: torch.Tensor | None, *, precision: Precision, is_exact: bool = False
+) -> Linear:
+    """The fastest linear layer for this precision here; `is_exact` layers are never quantised."""
+    if weight.device.type == "cpu":
+        if precision is Precision.INT8 and not is_exact and weight.shape[1] % 4 == 0:
+            return Int8Linear(weight, bias)
+        if precision in (Precision.FP32, Precision.INT8) and HAS_FMA_512:
+            return Fp32Linear(weight, bias)
+    return PlainLinear(weight, bias)
+
+
+def make_norm(weight: torch.Tensor, bias: torch.Tensor, epsilon: float, *, precision: Precision) -> Norm:
+    """The layer norm for this precision here."""
+    if weight.device.type == "cpu" and precision is not Precision.BF16:
+        return KernelNorm(weight, bias, epsilon)
+    return PlainNorm(weight, bias, epsilon)

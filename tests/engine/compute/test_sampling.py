@@ -1,0 +1,89 @@
+"""Draws keep to top-k and top-p as transformers defines them, follow the distribution, and never depend on company."""
+
+import math
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import TopKLogitsWarper, TopPLogitsWarper
+
+from app.engine.compute.sampling import Sampler, draw
+from app.engine.jobs import Sampling
+
+CASES = settings(max_examples=40, deadline=None)
+
+
+def sampler(**chosen: float) -> Sampler:
+    return Sampler(Sampling(**chosen), (), logprobs=None)  # pyright: ignore[reportArgumentType]
+
+
+def scores_of(rows: int, size: int, seed: int) -> torch.Tensor:
+    return torch.randn(rows, size, generator=torch.Generator().manual_seed(seed)) * 3
+
+
+@given(
+    seed=st.integers(0, 10_000), size=st.integers(2, 400), k=st.integers(0, 50), p=st.sampled_from([0.1, 0.5, 0.9, 1.0])
+)
+@CASES
+def test_only_tokens_that_transformers_keeps_are_drawn_and_the_best_always_can_be(
+    seed: int, size: int, k: int, p: float
+) -> None:
+    scores = scores_of(1, size, seed)
+    kept = TopKLogitsWarper(k)(None, scores) if k else scores  # pyright: ignore[reportArgumentType]
+    kept = TopPLogitsWarper(p)(None, kept) if p < 1 else kept  # pyright: ignore[reportArgumentType]
+    allowed = set(torch.isfinite(kept[0]).nonzero().flatten().tolist())
+    seen: set[int] = set()
+    for attempt in range(20):
+        (found,) = draw([sampler(top_k=k, top_p=p, seed=attempt)], scores.clone(), [None])
+        assert found is not None
+        seen.add(found.id)
+    assert seen <= allowed
+
+
+def test_draws_follow_the_distribution() -> None:
+    scores = torch.tensor([[0.0, 1.0, 2.0, 3.0, -math.inf]])
+    one = sampler(temperature=2.0, seed=5)
+    count = Counter(found.id for _ in range(6000) if (found := draw([one], scores.clone(), [None])[0]))
+    expected = (scores[0] / 2).softmax(-1)
+    assert count[4] == 0
+    for token in range(4):
+        assert abs(count[token] / 6000 - float(expected[token])) < 0.03
+
+
+@given(seed=st.integers(0, 1000))
+@CASES
+def test_a_seed_draws_the_same_alone_and_in_company(seed: int) -> None:
+    scores = scores_of(5, 300, seed)
+    chosen = [
+        {"temperature": 0.7, "top_p": 0.9, "seed": seed}, {"temperature": 0.0}, {"seed": seed},
+        {"temperature": 1.3, "top_k": 20, "seed": 3},
+        {"temperature": 0.7, "top_p": 0.9, "seed": seed + 1, "repetition_penalty": 1.2},
+    ]  # fmt: skip
+    together = draw([sampler(**one) for one in chosen], scores.clone(), [None] * 5)
+    for place, one in enumerate(chosen):
+        (alone,) = draw([sampler(**one)], scores[place : place + 1].clone(), [None])
+        assert alone == together[place]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_row_whose_scores_are_not_finite_fails_by_itself(bad: float) -> None:
+    scores = scores_of(3, 50, 0)
+    clean = draw([sampler(temperature=0.0) for _ in range(3)], scores.clone(), [None] * 3)
+    scores[1, 7] = bad
+    found = draw([sampler(temperature=0.0) for _ in range(3)], scores.clone(), [None] * 3)
+    assert found[1] is None
+    assert (found[0], found[2]) == (clean[0], clean[2])
+
+
+def test_a_forced_token_is_taken_and_banned_ones_never_are() -> None:
+    banned = Sampler(Sampling(temperature=0.0), (), logprobs=2, banned=(3,))
+    scores = torch.tensor([[0.0, 1.0, 2.0, 9.0]])
+    (found,) = draw([banned], scores.clone(), [None])
+    assert found is not None
+    assert found.id == 2
+    assert found.top[0][0] == 3
+    (forced,) = draw([banned], scores.clone(), [0])
+    assert forced is not None
+    assert forced.id == 0
