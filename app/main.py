@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
@@ -18,8 +19,9 @@ from app.api.access import AccessLog
 from app.api.context import request_id_of
 from app.api.disconnect import ClientGone
 from app.api.errors import answer_of
-from app.clock import SystemClock
-from app.engine.transports.inline import InlineEngine
+from app.clock import Clock, SystemClock
+from app.engine.client import EngineClient
+from app.engine.transports.child import ChildEngine
 from app.errors import InvalidRequest, NotFound, TollgateError
 from app.metering.database import Database
 from app.metering.keys import Pepper
@@ -35,8 +37,12 @@ CLOSED_REQUEST = 499
 DESCRIPTION = "Hosted models behind a key: every token is scheduled fairly, streamed at once and counted once."
 
 
-def build_app(settings: Settings) -> FastAPI:
-    """The application, not yet started. Raises CatalogueError when the catalogue is wrong."""
+def build_app(settings: Settings, *, replica_id: str = REPLICA, engine_socket: Path | None = None) -> FastAPI:
+    """The application, not yet started. Raises CatalogueError when the catalogue is wrong.
+
+    `replica_id` names the process in the ledger: no two that run at once may share it. With `engine_socket` the engine
+    is one that another process keeps.
+    """
     chosen = settings.registry
     catalogue = load_catalogue(chosen.catalogue or SHIPPED, enable=chosen.enable, disable=chosen.disable)
 
@@ -44,7 +50,7 @@ def build_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         clock, database = SystemClock(), Database(home=settings.home)
         await database.open()
-        engine = InlineEngine(settings=settings.engine, clock=clock)
+        engine = open_engine(settings, engine_socket, clock)
         metrics = Metrics()
         metrics.gauge("tollgate_num_requests_running", "Rows in the engine.", lambda: engine.stats().running)
         metrics.gauge("tollgate_num_requests_waiting", "Rows that wait.", lambda: engine.stats().waiting)
@@ -54,9 +60,9 @@ def build_app(settings: Settings) -> FastAPI:
         gate = Gate(database=database, clock=clock)
         app.state.serving = serving = Serving(
             authenticator=authenticator, residency=residency, gate=gate, engine=engine, clock=clock, metrics=metrics,
-            timeout_s=settings.api.request_timeout_s, replica_id=REPLICA,
+            timeout_s=settings.api.request_timeout_s, replica_id=replica_id,
         )  # fmt: skip
-        lost = await gate.recover(replica_id=REPLICA)
+        lost = await gate.recover(replica_id=replica_id)
         if lost:
             log.warning("%d requests were running when the server last died; they are settled as crashed", lost)
         try:
@@ -84,6 +90,17 @@ def build_app(settings: Settings) -> FastAPI:
     for kind in (TollgateError, ClientGone, Exception):
         app.add_exception_handler(kind, as_envelope)
     return app
+
+
+def open_engine(settings: Settings, socket: Path | None, clock: Clock) -> EngineClient:
+    """The engine as the settings want it. With the child transport this process never imports torch."""
+    if socket is not None:
+        return ChildEngine(settings=settings.engine, socket=socket)
+    if settings.engine.transport == "child":
+        return ChildEngine.start(settings.engine, log_level=settings.log_level, log_format=settings.log_format)
+    from app.engine.transports.inline import InlineEngine  # here, because it brings torch
+
+    return InlineEngine(settings=settings.engine, clock=clock)
 
 
 async def load_models(serving: Serving) -> None:

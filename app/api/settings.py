@@ -10,6 +10,7 @@ class ApiSettings(BaseModel):
 
     host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    workers: int = Field(default=1, ge=1, le=64, description="Processes that answer HTTP; all share one engine.")
     body_bytes_max: int = Field(default=2 * 2**20, ge=1024, description="Largest request body.")
     drain_s: float = Field(default=30.0, ge=0, description="How long running requests may go on after SIGTERM.")
     keep_alive_s: float = Field(default=15.0, gt=0, description="Silence in a stream after which a comment is sent.")

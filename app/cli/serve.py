@@ -9,10 +9,11 @@ from typing import Annotated, Any, cast
 
 import typer
 import uvicorn
+from fastapi import FastAPI
 
 from app.errors import TollgateError
 from app.observability import logs
-from app.settings import load_settings, printed
+from app.settings import Settings, load_settings, printed
 
 
 class Server(uvicorn.Server):
@@ -43,17 +44,19 @@ def serve(
         Path | None, typer.Option(help="A settings file; default: tollgate.yaml, if there is one.")
     ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that answer HTTP; all share one engine.")] = None,
     is_welcoming: Annotated[
         bool, typer.Option("--welcome", help="When ready, print a key and a call for each task.")
     ] = False,
     print_config: Annotated[bool, typer.Option("--print-config", help="Print the settings and end.")] = False,
 ) -> None:
     """Start the server. Settings: tollgate.yaml, then TOLLGATE_* variables, then flags."""
-    api = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    given = (("host", host), ("port", port), ("workers", workers))
+    api = {name: value for name, value in given if value is not None}
     flags: dict[str, Any] = {"api": api} if api else {}
     if log_level is not None:
         flags["log_level"] = log_level
-    from app.main import build_app  # here, because it brings torch: seconds that other commands must not pay
+    from app.main import build_app  # here, because it brings every room: other commands must not pay for them
 
     try:
         settings = load_settings(flags, file=config)
@@ -61,10 +64,22 @@ def serve(
             typer.echo(printed(settings), nl=False)
             return
         logs.set_up(level=settings.log_level, is_json=settings.log_format == "json")
+        if settings.api.workers > 1:
+            from app.cli.workers import run_workers
+
+            raise typer.Exit(asyncio.run(run_workers(settings, is_welcoming=is_welcoming)))
         app = build_app(settings)
     except TollgateError as error:
         typer.echo(f"tollgate: {error.message}", err=True)
         raise typer.Exit(1) from error
+    server = server_of(app, settings, is_welcoming=is_welcoming)
+    server.run()
+    logging.getLogger(__name__).info("stopped")
+    raise typer.Exit(0 if server.started else 1)
+
+
+def server_of(app: FastAPI, settings: Settings, *, is_welcoming: bool) -> Server:
+    """The server of one process."""
     server = Server(
         uvicorn.Config(
             app, host=settings.api.host, port=settings.api.port, log_config=None, access_log=False,
@@ -75,6 +90,4 @@ def serve(
         from app.cli.welcome import welcome  # it needs the registry, which other commands need not load
 
         server.greet = lambda: welcome(app.state, settings)
-    server.run()
-    logging.getLogger(__name__).info("stopped")
-    raise typer.Exit(0 if server.started else 1)
+    return server

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+import msgspec
+
 
 class Head(StrEnum):
     """What a model's outputs mean; it decides the class that reads the checkpoint."""
@@ -63,9 +65,11 @@ class Sampling:
     """Seeds the row's own generator, so that company in the batch never changes the draw; None draws a fresh seed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BeamSearch:
-    """Beam search as transformers' generate does it (`num_beams`, `length_penalty`, `early_stopping`)."""
+class BeamSearch(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Beam search as transformers' generate does it (`num_beams`, `length_penalty`, `early_stopping`).
+
+    On the wire it is an array and `Sampling` an object: a job's `search` needs no tag to be told apart.
+    """
 
     beams: int = 4
     length_penalty: float = 1.0

@@ -83,13 +83,15 @@ class Lane:
 
 
 class EngineLoop:
-    """Owns the models, the rows and the step. `emit` receives every event, on the loop's thread."""
+    """Owns the models, the rows and the step. `emit_batch` receives a step's events at once, on the loop's thread."""
 
-    def __init__(self, *, settings: EngineSettings, clock: Clock, emit: Callable[[Event], None]) -> None:
+    def __init__(self, *, settings: EngineSettings, clock: Clock, emit_batch: Callable[[list[Event]], None]) -> None:
         self.inbox: SimpleQueue[Message] = SimpleQueue()
         self._settings = settings
         self._clock = clock
-        self._emit = emit
+        self._emit_batch = emit_batch
+        self._events: list[Event] = []
+        self._emit = self._events.append
         self._lanes: dict[str, Lane] = {}
         self._paused: set[str] = set()
         self._steps = 0
@@ -104,6 +106,14 @@ class EngineLoop:
                 self._receive(is_idle=not self._step())
         for name in list(self._lanes):
             self._drop_lane(name, EngineLost())
+        self._flush()
+
+    def _flush(self) -> None:
+        """Hand over what has been emitted since the last time."""
+        if self._events:
+            batch = self._events.copy()
+            self._events.clear()
+            self._emit_batch(batch)
 
     def stats(self) -> EngineStats:
         """A snapshot; read from another thread, so it may be one step old."""
@@ -127,7 +137,7 @@ class EngineLoop:
                 self._handle(message)
                 message = self.inbox.get_nowait()
         except Empty:
-            return
+            self._flush()
 
     def _has_deadline(self) -> bool:
         return any(len(lane.waiting) for lane in self._lanes.values())
@@ -143,7 +153,8 @@ class EngineLoop:
             case Unload(model):
                 self._drop_lane(model, ModelUnavailable("The model was unloaded while it worked on this; try again."))
             case Pause(job_id, is_paused):
-                (self._paused.add if is_paused else self._paused.discard)(job_id)
+                is_seated = any(row.job.id == job_id for lane in self._lanes.values() for row in lane.rows)
+                (self._paused.add if is_paused and is_seated else self._paused.discard)(job_id)
             case Close():
                 self._is_open = False
 
@@ -214,6 +225,7 @@ class EngineLoop:
                 has_worked |= self._step_decoder(lane, lane.resident.model)
             else:
                 has_worked |= self._step_encoder(lane)
+            self._flush()
         self._steps += has_worked
         return has_worked
 

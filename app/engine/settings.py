@@ -1,5 +1,7 @@
 """The engine's slice of the settings."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -8,6 +10,11 @@ class EngineSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    transport: Literal["inline", "child"] = Field(
+        "child",
+        description="Where the engine runs: in a child process, which is started again when it dies, or inline, in the "
+        "server's own process.",
+    )
     device: str = Field(
         "cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Where models run: cpu, cuda, or cuda:<index>."
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, or_, select
 from sqlalchemy.dialects.sqlite import insert
 
 from app.clock import Clock
@@ -154,8 +154,12 @@ def settle(
 
 
 def recover(connection: Connection, *, replica_id: str, clock: Clock) -> int:
-    """Settle what this replica held when it died, by its last checkpoints; returns how many requests there were."""
-    rows = connection.execute(select(hold).where(hold.c.replica_id == replica_id)).mappings().all()
+    """Settle what this replica held when it died, by its last checkpoints; returns how many requests there were.
+
+    A replica's worker processes are named after it, `<replica>.<number>`: theirs are settled too.
+    """
+    is_ours = or_(hold.c.replica_id == replica_id, hold.c.replica_id.startswith(f"{replica_id}.", autoescape=True))
+    rows = connection.execute(select(hold).where(is_ours)).mappings().all()
     for row in rows:
         usage = Usage(
             input_tokens=row["input_tokens"], output_tokens=row["output_tokens"], characters=row["characters"]

@@ -1,17 +1,20 @@
 """A checkpoint's own tokenizer behind a small, typed face: exact ids, never a silent cut."""
 
+import os
+import sys
+import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from transformers import AutoTokenizer
-
 from app.errors import VerificationFailed
 
 # Marian's tokenizer would normalise punctuation with sacremoses; its published scores do not depend on it.
 warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
+NO_ADVICE = "TRANSFORMERS_NO_ADVISORY_WARNINGS"
+_importing = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +30,7 @@ class Tokenizer:
 
     def __init__(self, folder: Path) -> None:
         try:
-            load: Any = getattr(AutoTokenizer, "from_pretrained")  # noqa: B009 (untyped there)
-            self._inner: Any = load(folder, local_files_only=True, trust_remote_code=False)
+            self._inner: Any = auto_tokenizer().from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError) as cause:
             raise VerificationFailed(f"{folder} has no tokenizer that can be read: {cause}") from cause
 
@@ -72,3 +74,27 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, without special tokens."""
         return cast("str", self._inner.decode(list(ids), skip_special_tokens=True))
+
+
+def auto_tokenizer() -> Any:
+    """transformers' AutoTokenizer, imported when it is first needed.
+
+    A process that has not imported torch by then is one that only tokenises: transformers, which would import torch for
+    the models that it offers, is made to believe that there is none.
+    """
+    with _importing:
+        if "torch" in sys.modules:
+            from transformers import AutoTokenizer
+
+            return AutoTokenizer
+        sys.modules["torch"] = cast("Any", None)  # as the import system is told that a module is not there
+        said = os.environ.get(NO_ADVICE)
+        os.environ[NO_ADVICE] = "1"  # it would advise to install it
+        try:
+            from transformers import AutoTokenizer
+        finally:
+            del sys.modules["torch"]
+            os.environ.pop(NO_ADVICE)
+            if said is not None:
+                os.environ[NO_ADVICE] = said
+    return AutoTokenizer

@@ -2,11 +2,13 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
@@ -16,12 +18,14 @@ from app.engine.events import EncodedEvent, Event, FailedEvent, FinishedEvent, F
 from app.engine.jobs import BeamSearch, DecodeJob, EncodeJob, Head, Job, ModelSpec, Sampling
 from app.engine.session import open_jobs
 from app.engine.settings import EngineSettings
+from app.engine.transports.child import ChildEngine
 from app.engine.transports.inline import InlineEngine
 from app.errors import (
     ContextLengthExceeded,
     DeadlineExceeded,
     EngineLost,
     EngineOverloaded,
+    InvalidRequest,
     ModelUnavailable,
     SourceError,
     VerificationFailed,
@@ -36,15 +40,35 @@ HEADS = {
 GREEDY = Sampling(temperature=0)
 
 
-@pytest.fixture
-async def engine(checkpoints: dict[str, Path]) -> AsyncIterator[EngineClient]:
-    made = InlineEngine(
-        settings=EngineSettings(slots=8, step_tokens=16, queue_jobs=40, event_queue=16, threads=1), clock=SystemClock()
-    )
-    for name, head in HEADS.items():
-        await made.load(ModelSpec(id=name, folder=str(checkpoints[name]), head=head))
+SETTINGS = EngineSettings(slots=8, step_tokens=16, queue_jobs=40, event_queue=16, threads=1)
+TRANSPORTS: dict[str, Callable[[], EngineClient]] = {
+    "inline": lambda: InlineEngine(settings=SETTINGS, clock=SystemClock()),
+    "child": lambda: ChildEngine.start(SETTINGS, log_level="warning"),
+}
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=sorted(TRANSPORTS))
+async def engine(request: pytest.FixtureRequest, checkpoints: dict[str, Path]) -> AsyncIterator[EngineClient]:
+    made = await loaded(request.param, checkpoints)
     yield made
     await made.close()
+
+
+async def loaded(transport: str, checkpoints: dict[str, Path]) -> EngineClient:
+    made = TRANSPORTS[transport]()
+    for name, head in HEADS.items():
+        await made.load(ModelSpec(id=name, folder=str(checkpoints[name]), head=head))
+    return made
+
+
+async def until_idle(engine: EngineClient) -> None:
+    """A transport may tell how busy it is a moment late."""
+    for _ in range(100):
+        if engine.stats().running == 0:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"still busy: {engine.stats()}")
 
 
 def decode(name: str, ids: list[int], count: int, **rest: Any) -> DecodeJob:
@@ -78,24 +102,52 @@ def random_prompts(count: int, *, vocabulary: int, length_max: int) -> list[list
     return [[source.randrange(1, vocabulary - 2) for _ in range(source.randint(1, length_max))] for _ in range(count)]
 
 
+@cache
+def generated(folder: Path, prompts: tuple[tuple[int, ...], ...]) -> tuple[list[list[int]], int]:
+    """What transformers continues each prompt with, and the token that ends a text."""
+    theirs: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    eos = theirs.config.eos_token_id
+    found: list[list[int]] = []
+    for prompt in prompts:
+        ids = torch.tensor([prompt])
+        out = theirs.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False, pad_token_id=eos
+        )
+        found.append(out[0, len(prompt) :].tolist())
+    return found, eos
+
+
+@cache
+def translated(
+    folder: Path, sources: tuple[tuple[int, ...], ...], beams: int, early_stopping: bool, length_penalty: float
+) -> list[list[int]]:
+    """What transformers makes of each source."""
+    theirs: Any = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32).eval()
+    options: dict[str, Any] = {"num_beams": beams}
+    if beams > 1:
+        options |= {"early_stopping": early_stopping, "length_penalty": length_penalty}
+    found: list[list[int]] = []
+    for source in sources:
+        ids = torch.tensor([source])
+        out = theirs.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=14, max_length=None, do_sample=False, **options
+        )
+        found.append(out[0, 1:].tolist())
+    return found
+
+
 async def test_staggered_company_gives_the_tokens_of_transformers_generate(
     engine: EngineClient, checkpoints: dict[str, Path]
 ) -> None:
-    theirs: Any = AutoModelForCausalLM.from_pretrained(checkpoints["tiny-gpt2"], dtype=torch.float32).eval()
-    eos = theirs.config.eos_token_id
-    prompts = random_prompts(20, vocabulary=theirs.config.vocab_size, length_max=45)
+    prompts = random_prompts(20, vocabulary=300, length_max=45)
+    wanted, eos = generated(checkpoints["tiny-gpt2"], tuple(map(tuple, prompts)))
 
     async def later(index: int) -> list[Event]:
         await asyncio.sleep(index * 0.002)
         return await collect(engine, decode(str(index), prompts[index], 12, stop_ids=frozenset([eos])))
 
     found = await asyncio.gather(*(later(index) for index in range(len(prompts))))
-    for prompt, events in zip(prompts, found, strict=True):
-        ids = torch.tensor([prompt])
-        out = theirs.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False, pad_token_id=eos
-        )
-        expected = out[0, len(prompt) :].tolist()
+    for prompt, events, expected in zip(prompts, found, wanted, strict=True):
         assert tokens_of(events) == expected
         last = events[-1]
         assert isinstance(last, FinishedEvent)
@@ -109,23 +161,15 @@ async def test_staggered_company_gives_the_tokens_of_transformers_generate(
 async def test_translation_in_company_gives_the_tokens_of_transformers_generate(
     engine: EngineClient, checkpoints: dict[str, Path], beams: int, early_stopping: bool, length_penalty: float
 ) -> None:
-    theirs: Any = AutoModelForSeq2SeqLM.from_pretrained(checkpoints["tiny-marian"], dtype=torch.float32).eval()
-    sources = [[*row, 0] for row in random_prompts(8, vocabulary=theirs.config.vocab_size, length_max=20)]
+    sources = [[*row, 0] for row in random_prompts(8, vocabulary=60, length_max=20)]
+    wanted = translated(checkpoints["tiny-marian"], tuple(map(tuple, sources)), beams, early_stopping, length_penalty)
     search = BeamSearch(beams=beams, early_stopping=early_stopping, length_penalty=length_penalty)
     jobs = [
         decode(str(n), source, 14, model="tiny-marian", stop_ids=frozenset([0]), search=search if beams > 1 else GREEDY)
         for n, source in enumerate(sources)
     ]
     found = await asyncio.gather(*(collect(engine, job) for job in jobs))
-    options: dict[str, Any] = {"num_beams": beams}
-    if beams > 1:
-        options |= {"early_stopping": early_stopping, "length_penalty": length_penalty}
-    for source, events in zip(sources, found, strict=True):
-        ids = torch.tensor([source])
-        out = theirs.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=14, max_length=None, do_sample=False, **options
-        )
-        assert tokens_of(events) == out[0, 1:].tolist()
+    assert [tokens_of(events) for events in found] == wanted
 
 
 async def test_a_seed_draws_the_same_alone_and_in_company(engine: EngineClient) -> None:
@@ -176,7 +220,7 @@ async def test_leaving_the_scope_early_cancels_and_counts_exactly(engine: Engine
             break
     assert session.total_usage.input_tokens <= 9
     assert session.total_usage.output_tokens >= 1
-    assert engine.stats().running == 0
+    await until_idle(engine)
 
 
 async def test_a_slow_reader_loses_nothing(engine: EngineClient) -> None:
@@ -204,7 +248,29 @@ async def test_a_full_queue_refuses_and_the_rest_finishes(engine: EngineClient) 
     assert len(found) - len(refused) >= 40
 
 
-async def test_unloading_fails_open_jobs_and_closing_loses_them(engine: EngineClient) -> None:
+async def test_loading_again_gives_the_same_and_disturbs_nobody(
+    engine: EngineClient, checkpoints: dict[str, Path]
+) -> None:
+    spec = ModelSpec(id="twice", folder=str(checkpoints["tiny-gpt2"]), head=Head.GENERATE)
+    first = await engine.load(spec)
+    running = asyncio.create_task(collect(engine, decode("x", [5, 6], 60, model="tiny-gpt2")))
+    assert await engine.load(spec) == first
+    assert len(tokens_of(await running)) == 60
+    await engine.unload("twice")
+    await engine.unload("twice")
+    assert isinstance(failure_of(await collect(engine, decode("y", [1], 1, model="twice"))), ModelUnavailable)
+
+
+async def test_an_error_keeps_its_class_and_its_words(engine: EngineClient) -> None:
+    found = failure_of(await collect(engine, decode("long", [1] * 60, 6)))
+    assert isinstance(found, ContextLengthExceeded)
+    assert "65 positions" in found.message
+    assert type(failure_of(await collect(engine, decode("bad", [-1], 4)))) is InvalidRequest
+
+
+@pytest.mark.parametrize("transport", sorted(TRANSPORTS))
+async def test_unloading_fails_open_jobs_and_closing_loses_them(transport: str, checkpoints: dict[str, Path]) -> None:
+    engine = await loaded(transport, checkpoints)
     running = engine.submit(decode("x", [5, 6], 60))
     await anext(running)
     await engine.unload("tiny-gpt2")
@@ -215,6 +281,8 @@ async def test_unloading_fails_open_jobs_and_closing_loses_them(engine: EngineCl
     await engine.close()
     assert isinstance([event async for event in waiting][-1], FinishedEvent | FailedEvent)
     assert isinstance(failure_of(await collect(engine, decode("z", [1], 1))), EngineLost)
+    assert not engine.stats().is_alive
+    await engine.close()
 
 
 async def test_a_bad_folder_is_refused_by_name(engine: EngineClient, tmp_path: Path) -> None:

@@ -2,53 +2,16 @@
 
 import asyncio
 import threading
-from collections import deque
 from collections.abc import AsyncIterator
 
 from app.clock import Clock
 from app.engine.client import EngineStats, LoadedModel
-from app.engine.events import Event, FailedEvent, FinishedEvent, TokenEvent
+from app.engine.events import Event, FailedEvent, FinishedEvent
 from app.engine.jobs import Job, ModelSpec
 from app.engine.loop import Cancel, Close, EngineLoop, Load, Message, Pause, Submit, Unload
 from app.engine.settings import EngineSettings
+from app.engine.transports.channel import Channel
 from app.errors import EngineLost, EngineOverloaded, TollgateError
-
-
-class Channel:
-    """One job's events on their way to a reader. A slow reader first gets merged tokens, then its row pauses."""
-
-    def __init__(self, job_id: str, *, tokens_max: int) -> None:
-        self.job_id = job_id
-        self.is_paused = False
-        self._tokens_max = tokens_max
-        self._held: deque[Event] = deque()
-        self._has_event = asyncio.Event()
-
-    @property
-    def is_overfull(self) -> bool:
-        """Whether the reader is so far behind that the row should wait."""
-        return sum(len(event.ids) for event in self._held if isinstance(event, TokenEvent)) >= self._tokens_max
-
-    def put(self, event: Event) -> None:
-        """Append `event`; consecutive unread tokens become one event."""
-        last = self._held[-1] if self._held else None
-        if isinstance(event, TokenEvent) and isinstance(last, TokenEvent):
-            self._held[-1] = TokenEvent(
-                job_id=event.job_id,
-                ids=last.ids + event.ids,
-                logprobs=last.logprobs + event.logprobs,
-                top=last.top + event.top,
-            )
-        else:
-            self._held.append(event)
-        self._has_event.set()
-
-    async def get(self) -> Event:
-        """The next event, when there is one."""
-        while not self._held:
-            self._has_event.clear()
-            await self._has_event.wait()
-        return self._held.popleft()
 
 
 class InlineEngine:
@@ -58,7 +21,7 @@ class InlineEngine:
         self._settings = settings
         self._asyncio_loop = asyncio.get_running_loop()
         self._channels: dict[str, Channel] = {}
-        self._loop = EngineLoop(settings=settings, clock=clock, emit=self._emit)
+        self._loop = EngineLoop(settings=settings, clock=clock, emit_batch=self._emit)
         self._thread = threading.Thread(target=self._loop.run, name="tollgate-engine", daemon=True)
         self._thread.start()
         self._is_closed = False
@@ -114,9 +77,13 @@ class InlineEngine:
     def _send(self, message: Message) -> None:
         self._loop.inbox.put(message)
 
-    def _emit(self, event: Event) -> None:
+    def _emit(self, events: list[Event]) -> None:
         if not self._asyncio_loop.is_closed():
-            self._asyncio_loop.call_soon_threadsafe(self._deliver, event)
+            self._asyncio_loop.call_soon_threadsafe(self._deliver_all, events)
+
+    def _deliver_all(self, events: list[Event]) -> None:
+        for event in events:
+            self._deliver(event)
 
     def _deliver(self, event: Event) -> None:
         channel = self._channels.get(event.job_id)

@@ -1,0 +1,127 @@
+"""tollgate serve --workers: one engine and one listening socket for several processes that answer HTTP.
+
+Run as `python -m app.cli.workers` this is such a process: the first line on its stdin says what to do, its stdin's end
+is the order to drain.
+"""
+
+import asyncio
+import json
+import logging
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from app.admission.gate import Gate
+from app.cli.serve import server_of
+from app.clock import SystemClock
+from app.engine.transports.process import EngineProcess, KeptProcess, await_stdin_end, own_environment
+from app.errors import SettingsError
+from app.main import REPLICA, build_app
+from app.metering.database import Database
+from app.observability import logs
+from app.settings import Settings
+
+log = logging.getLogger(__name__)
+BACKLOG = 2048
+ENGINE_CLOSE_S = 5.0
+DRAIN_MARGIN_S = 5.0
+
+
+async def run_workers(settings: Settings, *, is_welcoming: bool) -> int:
+    """Keep the engine and the workers until a signal asks for the end; returns the exit code."""
+    if settings.engine.transport != "child":
+        raise SettingsError("several workers share an engine of its own process: set engine.transport to child")
+    listener = listen(settings.api.host, settings.api.port)
+    settings = with_port(settings, listener.getsockname()[1])
+    build_app(settings)  # a wrong catalogue stops the start here, in one line
+    await recover(settings)
+    engine = EngineProcess(settings=settings.engine, log_level=settings.log_level, log_format=settings.log_format)
+    asked, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, asked.set)
+    workers = [
+        worker_process(settings, number, listener, engine.socket, is_welcoming=is_welcoming and number == 1)
+        for number in range(1, settings.api.workers + 1)
+    ]
+    try:
+        for process in (engine, *workers):
+            process.start()
+        log.info("%d workers listen on http://%s:%d", len(workers), settings.api.host, settings.api.port)
+        await asked.wait()
+    finally:
+        listener.close()
+        drain_s = settings.api.drain_s + DRAIN_MARGIN_S
+        await asyncio.gather(*(worker.close(timeout_s=drain_s) for worker in workers))
+        await engine.close(timeout_s=ENGINE_CLOSE_S)
+    log.info("stopped")
+    return 0
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """The socket that the workers accept from. Raises SettingsError when the address cannot be had."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as cause:
+        raise SettingsError(f"cannot listen on {host}:{port}: {cause}; choose another --host or --port") from cause
+    return listener
+
+
+def with_port(settings: Settings, port: int) -> Settings:
+    """The settings with the port that was found."""
+    return settings.model_copy(update={"api": settings.api.model_copy(update={"port": port})})
+
+
+async def recover(settings: Settings) -> None:
+    """Bring the schema up once, and settle what any worker of the last run left open."""
+    database = Database(home=settings.home)
+    await database.open()
+    try:
+        lost = await Gate(database=database, clock=SystemClock()).recover(replica_id=REPLICA)
+    finally:
+        await database.close()
+    if lost:
+        log.warning("%d requests were running when the server last died; they are settled as crashed", lost)
+
+
+def worker_process(
+    settings: Settings, number: int, listener: socket.socket, engine: Path, *, is_welcoming: bool
+) -> KeptProcess:
+    """Worker `number`, not yet started. A restarted one bears the same name, and settles what it left open."""
+    order = {
+        "settings": settings.model_dump(mode="json"), "replica": f"{REPLICA}.{number}", "listener": listener.fileno(),
+        "engine": str(engine), "is_welcoming": is_welcoming,
+    }  # fmt: skip
+    return KeptProcess(
+        name=f"worker {number}", command=(sys.executable, "-m", "app.cli.workers"), environment=own_environment(),
+        first_line=json.dumps(order).encode() + b"\n", pass_fds=(listener.fileno(),), stdout=None,
+    )  # fmt: skip
+
+
+def main() -> None:
+    """A worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to everybody; the parent answers
+    order: dict[str, Any] = json.loads(sys.stdin.buffer.readline() or b"{}")
+    if not order:
+        return
+    settings = Settings(**order["settings"])
+    logs.set_up(level=settings.log_level, is_json=settings.log_format == "json")
+    app = build_app(settings, replica_id=order["replica"], engine_socket=Path(order["engine"]))
+    server = server_of(app, settings, is_welcoming=order["is_welcoming"])
+
+    def drain_at_end() -> None:
+        await_stdin_end()
+        server.handle_exit(signal.SIGTERM, None)
+
+    threading.Thread(target=drain_at_end, name="tollgate-parent", daemon=True).start()
+    server.run(sockets=[socket.socket(fileno=order["listener"])])
+
+
+if __name__ == "__main__":
+    main()
