@@ -17,18 +17,19 @@ def test_a_tiny_run_measures_writes_its_page_and_keeps_the_samples(tmp_path: Pat
     page.write_text(f"above\n{BEGIN}\n{END}\nbelow\n", encoding="utf-8")
     command = [
         sys.executable, "-m", "benchmarks", "--tiny", "--only", "gpt2-2", "--rounds", "2", "--json", str(raw),
-        "--engines", "tollgate-engine,transformers-bf16", "--page", str(page), "--write-page",
+        "--engines", "tollgate-engine-fp32,transformers-bf16", "--page", str(page), "--write-page",
     ]  # fmt: skip
     env = os.environ | {"BENCHMARKS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=100)
     assert done.returncode == 0, done.stderr
     found = json.loads(raw.read_text(encoding="utf-8"))
     rounds = found["samples"]["gpt2-2"]
-    ours = [name for name in rounds if name.startswith("tollgate-engine")]
-    assert len(ours) == 1 and len(rounds[ours[0]]) == len(rounds["transformers-bf16"]) == 2
+    assert {engine: len(samples) for engine, samples in rounds.items()} == {
+        "tollgate-engine-fp32": 2, "transformers-bf16": 2,
+    }  # fmt: skip
     assert all(one["seconds"] > 0 and one["memory_bytes"] > 0 for samples in rounds.values() for one in samples)
     lines = [line for line in done.stdout.splitlines() if "round" in line]
     assert [line.split("round ")[1][0] for line in lines] == ["1", "1", "2", "2"], "they alternate"
     text = page.read_text(encoding="utf-8")
     assert text.startswith("above\n") and text.endswith("below\n")
-    assert "Not the published figures" in text and ours[0] in text
+    assert "Not the published figures" in text and "tollgate-engine-fp32" in text
