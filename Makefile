@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install serve test check format clean
+.PHONY: install serve test check format bench clean
 
 install: $(VENV)/.installed
 
@@ -22,14 +22,19 @@ test: install
 	$(BIN)/pytest
 
 check: install
-	$(BIN)/ruff format --check app tests
-	$(BIN)/ruff check app tests
+	$(BIN)/ruff format --check app tests benchmarks
+	$(BIN)/ruff check app tests benchmarks
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 
 format: install
-	$(BIN)/ruff format app tests
-	$(BIN)/ruff check --fix app tests
+	$(BIN)/ruff format app tests benchmarks
+	$(BIN)/ruff check --fix app tests benchmarks
+
+bench: install
+	@echo "installing the engines to compare with; then every work runs (--help: python -m benchmarks --help)"
+	@$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m benchmarks --write
 
 clean:
 	rm -rf $(VENV) build *.egg-info
