@@ -68,3 +68,14 @@ async def test_english_becomes_portuguese(starters: tuple[Residency, InlineEngin
     assert "carro novo" in first.text.lower() or "novo carro" in first.text.lower()
     assert "água" in first.text.partition("\n")[2].lower()
     assert "estação" in second.text.lower()
+
+
+async def test_portuguese_becomes_english(starters: tuple[Residency, InlineEngine]) -> None:
+    texts = ("A água está fria.", "Onde fica a estação de trem?", "Meu irmão comprou um carro novo.")
+    found = [
+        one.text.lower()
+        for one in await results(starters, "starter-pt-en", Translation(), TranslationRequest(texts=texts))
+    ]
+    assert found[0] == "the water is cold."
+    assert "train station" in found[1] and "where" in found[1]
+    assert "brother" in found[2] and "new car" in found[2]

@@ -36,11 +36,14 @@ def or_exit(work: Callable[[], Any]) -> Any:
         raise typer.Exit(1) from error
 
 
-def opened() -> tuple[Settings, Catalogue]:
+def opened(*, needs_pins: bool = True) -> tuple[Settings, Catalogue]:
     """The settings and the catalogue they name."""
     settings = load_settings()
     chosen = settings.registry
-    return settings, load_catalogue(chosen.catalogue or SHIPPED, enable=chosen.enable, disable=chosen.disable)
+    catalogue = load_catalogue(
+        chosen.catalogue or SHIPPED, enable=chosen.enable, disable=chosen.disable, needs_pins=needs_pins
+    )
+    return settings, catalogue
 
 
 def chosen_model(catalogue: Catalogue, model_id: str) -> Model:
@@ -111,7 +114,7 @@ def schema() -> None:
 @app.command()
 def pull(model_id: ModelId) -> None:
     """Fetch or assemble a model's files, and check them. An unpinned hub model's commit is printed, to be pinned."""
-    settings, catalogue = or_exit(opened)
+    settings, catalogue = or_exit(lambda: opened(needs_pins=False))
     model = chosen_model(catalogue, model_id)
     folder = or_exit(lambda: located(model, settings, catalogue))
     typer.echo(str(folder))

@@ -163,8 +163,13 @@ class Catalogue:
         return model
 
 
-def load_catalogue(path: Path = SHIPPED, *, enable: Iterable[str] = (), disable: Iterable[str] = ()) -> Catalogue:
-    """Read and check a catalogue. Raises CatalogueError: one line with the file, the entry and the field."""
+def load_catalogue(
+    path: Path = SHIPPED, *, enable: Iterable[str] = (), disable: Iterable[str] = (), needs_pins: bool = True
+) -> Catalogue:
+    """Read and check a catalogue. Raises CatalogueError: one line with the file, the entry and the field.
+
+    `needs_pins` is false where a model is fetched in order to learn its commit.
+    """
     found: Any = None
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -183,19 +188,18 @@ def load_catalogue(path: Path = SHIPPED, *, enable: Iterable[str] = (), disable:
         if body.id in seen:
             raise CatalogueError(f"{path}: the id {body.id} stands twice")
         seen.add(body.id)
-        refuse_unpinned(path, body)
+        if needs_pins:
+            refuse_unpinned(path, body)
     return Catalogue((body.to_model() for body in bodies), folder=path.parent)
 
 
 def refuse_unpinned(path: Path, body: ModelBody) -> None:
     """Raises CatalogueError when an enabled model's hub revision may change under it."""
-    is_commit = not isinstance(body.source, HubBody) or (
-        len(body.source.revision) == 40 and set(body.source.revision) <= set("0123456789abcdef")
-    )
-    if body.enabled and not is_commit and not body.allow_unpinned:
+    source = body.to_model().source
+    if body.enabled and isinstance(source, HubSource) and not source.is_pinned and not body.allow_unpinned:
         raise CatalogueError(
-            f"{path}: {body.id}: source.revision is no commit; `tollgate models pull {body.id}` prints the one to pin, "
-            "or set allow_unpinned: true"
+            f"{path}: {body.id}: source.revision is {source.revision}, no commit, so its files may change; "
+            f"`tollgate models pull {body.id}` prints the commit to write there, or set allow_unpinned: true"
         )
 
 

@@ -29,6 +29,11 @@ class HubSource:
     repo: str
     revision: str
 
+    @property
+    def is_pinned(self) -> bool:
+        """A commit never changes; a branch may."""
+        return len(self.revision) == 40 and set(self.revision) <= set("0123456789abcdef")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderSource:

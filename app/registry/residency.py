@@ -16,7 +16,7 @@ from app.engine.jobs import ModelSpec
 from app.errors import Conflict, MemoryBudgetExceeded, ModelLoading, ModelNotFound, ModelUnavailable, TollgateError
 from app.registry.catalogue import HEADS, Catalogue
 from app.registry.locate import locate
-from app.registry.model import LoadPolicy, Model
+from app.registry.model import HubSource, LoadPolicy, Model
 from app.registry.settings import RegistrySettings
 from app.registry.verify import verify
 from app.text.tokenizer import Tokenizer
@@ -167,6 +167,11 @@ class Residency:
 
     async def _load(self, place: Place) -> Resident:
         model = place.model
+        if isinstance(model.source, HubSource) and not model.source.is_pinned:
+            log.warning(
+                "model %s follows %s of %s, which may change: `tollgate models pull %s` prints the commit to pin",
+                model.id, model.source.revision, model.source.repo, model.id,
+            )  # fmt: skip
         folder = await asyncio.to_thread(
             locate, model, catalogue_folder=self._catalogue.folder, home=self._home, settings=self._settings
         )

@@ -83,6 +83,15 @@ def test_a_hub_model_is_enabled_only_at_a_commit(tmp_path: Path) -> None:
     assert model.source == HubSource(repo="owner/name", revision=commit)
 
 
+def test_a_model_is_found_without_its_pin_where_it_is_fetched_to_be_pinned(tmp_path: Path) -> None:
+    text = ENTRY.replace("{folder: here}", "{hub: owner/name, revision: main}")
+    found = load_catalogue(written(tmp_path, text), needs_pins=False).find("reader").source
+    assert isinstance(found, HubSource)
+    assert not found.is_pinned
+    allowed = text.replace("licence: MIT", "licence: MIT\n    allow_unpinned: true")
+    assert load_catalogue(written(tmp_path, allowed)).find("reader").source == found
+
+
 def test_only_known_models_are_switched(tmp_path: Path) -> None:
     with pytest.raises(CatalogueError, match="no model 'writer'"):
         load_catalogue(written(tmp_path, ENTRY), enable=["writer"])

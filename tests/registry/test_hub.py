@@ -1,5 +1,6 @@
 """The hub's source against a stand-in of its HTTP API: whole, resumed, refused, offline."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -7,8 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from app.clock import SystemClock
+from app.engine.settings import EngineSettings
+from app.engine.transports.inline import InlineEngine
 from app.errors import SourceError
+from app.registry.catalogue import load_catalogue
 from app.registry.model import HubSource, Model, TaskName
+from app.registry.residency import Residency
+from app.registry.settings import RegistrySettings
 from app.registry.sources.hub import commit_of, locate
 from app.registry.verify import verify
 from tests.fixtures.hub import COMMIT, Hub
@@ -94,3 +101,23 @@ def test_the_command_pulls_prints_the_commit_and_obeys_offline(hub: Hub, tmp_pat
     assert pulled.returncode == 0, pulled.stderr
     assert f"revision: {COMMIT}" in pulled.stderr
     assert pull(HF_HUB_OFFLINE="1").returncode == 0
+    (tmp_path / "catalog.yaml").write_text(CATALOGUE.replace("false", "true"), encoding="utf-8")
+    enabled = pull()
+    assert f"revision: {COMMIT}" in enabled.stderr, "who enabled it too early still learns the commit"
+
+
+async def test_a_model_that_follows_a_branch_is_loaded_with_a_warning(
+    hub: Hub, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "catalog.yaml"
+    path.write_text(CATALOGUE.replace("enabled: false", "allow_unpinned: true"), encoding="utf-8")
+    engine = InlineEngine(settings=EngineSettings(threads=1, slots=1), clock=SystemClock())
+    residency = Residency(
+        catalogue=load_catalogue(path), engine=engine, settings=RegistrySettings(hub_endpoint=hub.url), home=tmp_path,
+        clock=SystemClock(),
+    )  # fmt: skip
+    with caplog.at_level(logging.WARNING):
+        await residency.load("remote")
+    assert "follows main of owner/name" in caplog.text
+    assert "tollgate models pull remote" in caplog.text
+    await engine.close()
