@@ -99,7 +99,8 @@ async def test_scores_of_a_classifier_stay_near_those_of_full_precision(
 async def test_int8_takes_much_less_memory_than_fp32(engine: EngineClient, checkpoints: dict[str, Path]) -> None:
     sizes: dict[Precision, int] = {}
     for precision in (Precision.FP32, Precision.INT8):
-        spec = ModelSpec(id="m", folder=str(checkpoints["tiny-bert-classifier"]), head=Head.CLASSIFY, precision=precision)
+        folder = str(checkpoints["tiny-bert-classifier"])
+        spec = ModelSpec(id="m", folder=folder, head=Head.CLASSIFY, precision=precision)
         sizes[precision] = (await engine.load(spec)).memory_bytes
         await engine.unload("m")
     assert sizes[Precision.INT8] < 0.6 * sizes[Precision.FP32]

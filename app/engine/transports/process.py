@@ -23,6 +23,14 @@ LIVED_S = 10.0
 """A process that lived this long starts anew with the shortest delay."""
 STDERR = 2
 SOCKET_NAME = "engine.sock"
+ALLOCATION = {
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
+}
+"""How glibc holds the engine's memory: huge pages where the kernel offers them (weights and caches are read whole,
+step after step, and a miss in the page table costs more than one in the cache), and buffers kept for the next
+step."""
 SOCKET_PATH_BYTES_MAX = 100
 """Unix allows 104 (macOS) or 108 (Linux) bytes."""
 
@@ -141,8 +149,10 @@ class EngineProcess(KeptProcess):
 
 def child_environment(settings: EngineSettings) -> dict[str, str]:
     """The engine's variables: ours, and those that must stand before its libraries are loaded."""
-    del settings  # what depends on it is to be said here: thread counts, allocators
-    return own_environment()
+    chosen = {name: value for name, value in ALLOCATION.items() if name not in os.environ}
+    if settings.threads:
+        chosen["OMP_NUM_THREADS"] = str(settings.threads)
+    return own_environment() | chosen
 
 
 def own_environment() -> dict[str, str]:
