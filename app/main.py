@@ -14,8 +14,9 @@ from app import __version__
 from app.admission.authenticate import Authenticator
 from app.admission.gate import Gate
 from app.admission.limits import Limits
-from app.api import admin, health, models, native, openai
+from app.api import admin, admin_audit, admin_keys, admin_tenants, health, models, native, openai
 from app.api.access import AccessLog
+from app.api.admin_acting import Desk
 from app.api.context import request_id_of
 from app.api.disconnect import ClientGone
 from app.api.errors import answer_of
@@ -51,7 +52,9 @@ def build_app(settings: Settings) -> FastAPI:
         metrics.gauge("tollgate_num_requests_waiting", "Rows that wait.", lambda: engine.stats().waiting)
         metrics.gauge("tollgate_kv_cache_usage_perc", "Share of cache slots in use.", lambda: engine.stats().kv_usage)
         residency = Residency(catalogue=catalogue, engine=engine, settings=chosen, home=settings.home, clock=clock)
-        authenticator = Authenticator(database=database, pepper=Pepper(settings.home), clock=clock)
+        pepper = Pepper(settings.home)
+        app.state.desk = Desk(database, clock, pepper)
+        authenticator = Authenticator(database=database, pepper=pepper, clock=clock)
         limits = Limits(settings=settings.limits, clock=clock, metrics=metrics)
         gate = Gate(database=database, clock=clock)
         app.state.serving = serving = Serving(
@@ -83,7 +86,7 @@ def build_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(title="Tollgate", version=__version__, description=DESCRIPTION, lifespan=lifespan)
     app.state.settings = settings
-    for room in (openai, native, models, admin, health):
+    for room in (openai, native, models, admin, admin_tenants, admin_keys, admin_audit, health):
         app.include_router(room.router)
     app.add_middleware(AccessLog)
     app.add_exception_handler(HTTPException, as_envelope)

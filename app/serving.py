@@ -86,6 +86,10 @@ class Serving:
         """See Authenticator.authenticate."""
         return await self._authenticator.authenticate(presented, peer)
 
+    async def notice_changes(self) -> None:
+        """Take note, now, of keys and tenants that changed; other replicas do within a poll."""
+        await self._authenticator.poll()
+
     def standing(self, principal: Principal) -> list[Standing]:
         """See Limits.standing."""
         return self._limits.standing(principal)

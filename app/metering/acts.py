@@ -123,6 +123,11 @@ class Operator:
         self._note_key(connection, "key.limits", before, changed)
         return changed
 
+    def note(self, connection: Connection, *, act: str, target: str, details: Mapping[str, Any]) -> None:
+        """Write down an act that changes none of these tables."""
+        self.require(act)
+        self._note(connection, act, target[:40], None, details)
+
     def _change_tenant(self, connection: Connection, act: str, name: str, changes: Mapping[str, Any]) -> TenantRecord:
         self.require(act)
         before = tenants.find_tenant(connection, name)
