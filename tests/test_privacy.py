@@ -35,7 +35,7 @@ def files_with(folder: Path, word: str) -> list[str]:
 def test_a_marker_in_every_text_is_found_nowhere_after_real_traffic(
     tmp_path: Path, checkpoints: dict[str, Path]
 ) -> None:
-    env = environment(tmp_path, checkpoints) | {"TOLLGATE_LOG_LEVEL": "debug"}
+    env = environment(tmp_path, checkpoints) | {"TOLLGATE_LOG_LEVEL": "debug", "TOLLGATE_ENGINE__THREADS": "1"}
     key = json.loads(command(env, "keys", "create", "--tenant", "acme", "--name", "web", "--json"))["key"]
     headers = {"authorization": f"Bearer {key}"}
     said = tmp_path.parent / f"{tmp_path.name}-said"
