@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from fastapi import FastAPI, Request
@@ -14,8 +14,10 @@ from starlette.exceptions import HTTPException
 from app import __version__
 from app.admission.authenticate import Authenticator
 from app.admission.gate import Gate
-from app.api import admin, health, models, native, openai
+from app.admission.limits import Limits
+from app.api import admin, admin_audit, admin_keys, admin_tenants, health, models, native, openai
 from app.api.access import AccessLog
+from app.api.admin_acting import Desk
 from app.api.context import request_id_of
 from app.api.disconnect import ClientGone
 from app.api.errors import answer_of
@@ -56,11 +58,14 @@ def build_app(settings: Settings, *, replica_id: str = REPLICA, engine_socket: P
         metrics.gauge("tollgate_num_requests_waiting", "Rows that wait.", lambda: engine.stats().waiting)
         metrics.gauge("tollgate_kv_cache_usage_perc", "Share of cache slots in use.", lambda: engine.stats().kv_usage)
         residency = Residency(catalogue=catalogue, engine=engine, settings=chosen, home=settings.home, clock=clock)
-        authenticator = Authenticator(database=database, pepper=Pepper(settings.home), clock=clock)
+        pepper = Pepper(settings.home)
+        app.state.desk = Desk(database, clock, pepper)
+        authenticator = Authenticator(database=database, pepper=pepper, clock=clock)
+        limits = Limits(settings=settings.limits, clock=clock, metrics=metrics)
         gate = Gate(database=database, clock=clock)
         app.state.serving = serving = Serving(
-            authenticator=authenticator, residency=residency, gate=gate, engine=engine, clock=clock, metrics=metrics,
-            timeout_s=settings.api.request_timeout_s, replica_id=replica_id,
+            authenticator=authenticator, residency=residency, limits=limits, gate=gate, engine=engine, clock=clock,
+            metrics=metrics, timeout_s=settings.api.request_timeout_s, replica_id=replica_id,
         )  # fmt: skip
         lost = await gate.recover(replica_id=replica_id)
         if lost:
@@ -70,6 +75,7 @@ def build_app(settings: Settings, *, replica_id: str = REPLICA, engine_socket: P
                 tasks = [
                     group.create_task(for_ever(authenticator.run)),
                     group.create_task(for_ever(gate.run)),
+                    group.create_task(for_ever(limits.run)),
                     group.create_task(load_models(serving)),
                 ]
                 try:
@@ -79,11 +85,14 @@ def build_app(settings: Settings, *, replica_id: str = REPLICA, engine_socket: P
                         task.cancel()
         finally:
             await engine.close()
+            await limits.close()
+            with suppress(TollgateError):
+                await authenticator.note_uses()
             await database.close()
 
     app = FastAPI(title="Tollgate", version=__version__, description=DESCRIPTION, lifespan=lifespan)
     app.state.settings = settings
-    for room in (openai, native, models, admin, health):
+    for room in (openai, native, models, admin, admin_tenants, admin_keys, admin_audit, health):
         app.include_router(room.router)
     app.add_middleware(AccessLog)
     app.add_exception_handler(HTTPException, as_envelope)

@@ -10,7 +10,13 @@ from tests.fixtures.checkpoints import make_checkpoints
 # Threads that spin while they wait are quick alone, and very slow where others share the cores, as tests do.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-pytest_plugins = ["tests.fixtures.database", "tests.fixtures.hub", "tests.fixtures.residency", "tests.fixtures.server"]
+pytest_plugins = [
+    "tests.fixtures.database",
+    "tests.fixtures.hub",
+    "tests.fixtures.redis",
+    "tests.fixtures.residency",
+    "tests.fixtures.server",
+]
 
 
 @pytest.fixture(scope="session")

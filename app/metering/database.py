@@ -18,6 +18,8 @@ from app.clock import Clock
 from app.errors import StorageUnavailable
 
 T = TypeVar("T")
+Work = Callable[[Connection], T]
+"""What runs in a transaction."""
 MIGRATIONS = Path(__file__).parent / "migrations"
 DATABASE_NAME = "tollgate.db"
 BUSY_TIMEOUT_MS = 10_000
@@ -69,6 +71,19 @@ class Database:
         """
         return await asyncio.shield(asyncio.ensure_future(self._in_thread(lambda: self._transact(work))))
 
+    async def flush_log(self) -> None:
+        """Empty SQLite's write-ahead log into the file, so that what was erased is nowhere; readers may prevent it."""
+        await self._in_thread(self._flush_log)
+
+    def _flush_log(self) -> None:
+        if self._engine is None:
+            raise StorageUnavailable("the database is closed")
+        connection = self._engine.raw_connection()
+        try:
+            connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            connection.close()
+
     def _open(self) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -101,7 +116,11 @@ class Database:
 def configure(connection: sqlite3.Connection, _: object) -> None:
     """SQLite's settings, once a connection."""
     connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={BUSY_TIMEOUT_MS}"):
+    pragmas = (
+        "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON",
+        f"busy_timeout={BUSY_TIMEOUT_MS}",
+    )  # fmt: skip
+    for pragma in pragmas:
         connection.execute(f"PRAGMA {pragma}")
 
 
