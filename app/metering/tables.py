@@ -31,6 +31,11 @@ tenant = Table(
     Column("name", String(200), nullable=False, unique=True),
     Column("weight", Integer, nullable=False, server_default="1"),
     Column("created_us", BigInteger, nullable=False),
+    Column("status", String(20), nullable=False, server_default="active"),
+    Column("tier", String(40), nullable=False, server_default="standard"),
+    Column("requests_per_minute", BigInteger, nullable=True),
+    Column("tokens_per_minute", BigInteger, nullable=True),
+    Column("concurrent_requests", BigInteger, nullable=True),
 )
 
 api_key = Table(
@@ -51,8 +56,13 @@ api_key = Table(
     Column("revoked_us", BigInteger, nullable=True),
     Column("replaced_by", String(40), nullable=True),
     Column("last_used_us", BigInteger, nullable=True),
+    Column("acts", JSON, nullable=True),
+    Column("requests_per_minute", BigInteger, nullable=True),
+    Column("tokens_per_minute", BigInteger, nullable=True),
+    Column("concurrent_requests", BigInteger, nullable=True),
 )
 
+# `key_id` names a key, or a tenant when all of its keys are concerned.
 key_change = Table(
     "key_change",
     metadata,
@@ -60,6 +70,23 @@ key_change = Table(
     Column("key_id", String(40), nullable=False),
     Column("at_us", BigInteger, nullable=False),
     sqlite_autoincrement=True,
+)
+
+# Rows are never changed, but for `details` and `salt`, which an erasure empties: the chain binds their digest.
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("actor", String(200), nullable=False),
+    Column("act", String(60), nullable=False),
+    Column("target", String(40), nullable=False),
+    Column("tenant_id", String(40), nullable=True, index=True),
+    Column("details", JSON, nullable=True),
+    Column("salt", LargeBinary(16), nullable=True),
+    Column("details_digest", LargeBinary(32), nullable=False),
+    Column("pepper_id", String(16), nullable=False),
+    Column("chain", LargeBinary(32), nullable=False),
 )
 
 price = Table(
