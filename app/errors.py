@@ -4,7 +4,8 @@ TollgateError
 ├── RequestError            the caller can mend it
 │   ├── InvalidRequest      ├── EmptyInput   ├── ContextLengthExceeded   ├── UnsupportedParameter   └── TaskMismatch
 │   ├── RequestTooLarge
-│   ├── MissingKey   ├── InvalidKey   └── NotAllowed
+│   ├── MissingKey   ├── InvalidKey   ├── NotAllowed   └── TenantSuspended
+│   ├── ExceedsLimit   └── RateLimited ── RequestsLimited, TokensLimited
 │   ├── ModelNotFound   └── NotFound
 │   └── Conflict
 ├── UnavailableError        the same request may succeed later
@@ -29,6 +30,8 @@ class Kind(StrEnum):
     FORBIDDEN = "forbidden"
     NOT_FOUND = "not_found"
     CONFLICT = "conflict"
+    REQUESTS_LIMITED = "requests_limited"
+    TOKENS_LIMITED = "tokens_limited"
     UNAVAILABLE = "unavailable"
     TIMEOUT = "timeout"
     OPERATOR = "operator"
@@ -113,6 +116,37 @@ class NotAllowed(RequestError):
 
     code = "key_not_allowed"
     kind = Kind.FORBIDDEN
+
+
+class TenantSuspended(RequestError):
+    """This account is suspended; ask the operator."""
+
+    code = "tenant_suspended"
+    kind = Kind.FORBIDDEN
+
+
+class ExceedsLimit(RequestError):
+    """The request is larger than its rate limit ever allows; send a smaller one, or ask the operator for more."""
+
+    code = "request_exceeds_rate_limit"
+
+
+class RateLimited(RequestError):
+    """The rate limit is reached; try again when `retry-after` has passed."""
+
+    code = "rate_limit_exceeded"
+    kind = Kind.REQUESTS_LIMITED
+    retry_after_s = 1.0
+
+
+class RequestsLimited(RateLimited):
+    """The limit of requests is reached; try again when `retry-after` has passed."""
+
+
+class TokensLimited(RateLimited):
+    """The limit of tokens is reached; try again when `retry-after` has passed."""
+
+    kind = Kind.TOKENS_LIMITED
 
 
 class ModelNotFound(RequestError):

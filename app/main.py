@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from app import __version__
 from app.admission.authenticate import Authenticator
 from app.admission.gate import Gate
+from app.admission.limits import Limits
 from app.api import admin, health, models, native, openai
 from app.api.access import AccessLog
 from app.api.context import request_id_of
@@ -51,10 +52,11 @@ def build_app(settings: Settings) -> FastAPI:
         metrics.gauge("tollgate_kv_cache_usage_perc", "Share of cache slots in use.", lambda: engine.stats().kv_usage)
         residency = Residency(catalogue=catalogue, engine=engine, settings=chosen, home=settings.home, clock=clock)
         authenticator = Authenticator(database=database, pepper=Pepper(settings.home), clock=clock)
+        limits = Limits(settings=settings.limits, clock=clock, metrics=metrics)
         gate = Gate(database=database, clock=clock)
         app.state.serving = serving = Serving(
-            authenticator=authenticator, residency=residency, gate=gate, engine=engine, clock=clock, metrics=metrics,
-            timeout_s=settings.api.request_timeout_s, replica_id=REPLICA,
+            authenticator=authenticator, residency=residency, limits=limits, gate=gate, engine=engine, clock=clock,
+            metrics=metrics, timeout_s=settings.api.request_timeout_s, replica_id=REPLICA,
         )  # fmt: skip
         lost = await gate.recover(replica_id=REPLICA)
         if lost:
@@ -64,6 +66,7 @@ def build_app(settings: Settings) -> FastAPI:
                 tasks = [
                     group.create_task(for_ever(authenticator.run)),
                     group.create_task(for_ever(gate.run)),
+                    group.create_task(for_ever(limits.run)),
                     group.create_task(load_models(serving)),
                 ]
                 try:
@@ -73,6 +76,9 @@ def build_app(settings: Settings) -> FastAPI:
                         task.cancel()
         finally:
             await engine.close()
+            await limits.close()
+            with suppress(TollgateError):
+                await authenticator.note_uses()
             await database.close()
 
     app = FastAPI(title="Tollgate", version=__version__, description=DESCRIPTION, lifespan=lifespan)

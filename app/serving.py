@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from app.admission.authenticate import Authenticator, Principal
 from app.admission.gate import Gate, Reservation
+from app.admission.limits import Limits, Standing
 from app.clock import Clock
 from app.engine.client import EngineClient
 from app.engine.session import JobSession, open_jobs
@@ -66,8 +67,8 @@ class Serving:
     """The rooms that a request passes, in order."""
 
     def __init__(
-        self, *, authenticator: Authenticator, residency: Residency, gate: Gate, engine: EngineClient, clock: Clock,
-        metrics: Metrics, timeout_s: float, replica_id: str = "local",
+        self, *, authenticator: Authenticator, residency: Residency, limits: Limits, gate: Gate, engine: EngineClient,
+        clock: Clock, metrics: Metrics, timeout_s: float, replica_id: str = "local",
     ) -> None:  # fmt: skip
         self.residency = residency
         self.engine = engine
@@ -75,14 +76,19 @@ class Serving:
         self.is_draining = False
         self.is_started = False
         self._authenticator = authenticator
+        self._limits = limits
         self._gate = gate
         self._clock = clock
         self._timeout_s = timeout_s
         self._replica_id = replica_id
 
-    async def authenticate(self, presented: str | None) -> Principal:
+    async def authenticate(self, presented: str | None, peer: str | None) -> Principal:
         """See Authenticator.authenticate."""
-        return await self._authenticator.authenticate(presented)
+        return await self._authenticator.authenticate(presented, peer)
+
+    def standing(self, principal: Principal) -> list[Standing]:
+        """See Limits.standing."""
+        return self._limits.standing(principal)
 
     def new_request_id(self) -> str:
         """A fresh id, sorted by time: the name of the ledger's entry."""
@@ -102,8 +108,10 @@ class Serving:
             raise TaskMismatch(f"The model {model} does {does}, not {task.name.value}.", field="model")
         with self.metrics.request(task=task.name.value, model=model) as watched:
             try:
-                async with self._run(task, request, model, principal, request_id, route) as answer:
-                    revoked = self._authenticator.revoked_event(principal.key_id)
+                async with (
+                    self._authenticator.watch(principal) as revoked,
+                    self._run(task, request, model, principal, request_id, route) as answer,
+                ):
                     watcher = asyncio.create_task(self._cancel_when(revoked, answer))
                     try:
                         yield answer
@@ -127,7 +135,11 @@ class Serving:
                 output_tokens_max=prepared.output_tokens_max, characters=prepared.characters,
                 replica_id=self._replica_id,
             )  # fmt: skip
-            async with self._gate.admit(admission) as reservation:
+            permit = self._limits.permit(
+                principal, request_id=request_id, input_tokens=prepared.input_tokens,
+                output_tokens_max=prepared.output_tokens_max, is_output_asked=prepared.is_output_asked,
+            )  # fmt: skip
+            async with permit as permitted, self._gate.admit(admission) as reservation:
                 answer: Answer[E, P] | None = None
                 try:
                     async with asyncio.timeout(self._timeout_s), open_jobs(self.engine, prepared.jobs) as session:
@@ -142,6 +154,9 @@ class Serving:
                     if answer is not None:
                         reservation.note(answer.used())
                     raise
+                finally:
+                    used = reservation.delivered
+                    permitted.tokens_used = used.input_tokens + used.output_tokens
 
     async def _cancel_when(self, revoked: asyncio.Event, answer: Answer[Any, Any]) -> None:
         await revoked.wait()

@@ -18,6 +18,7 @@ from pydantic_settings import (
 )
 from pydantic_settings.exceptions import SettingsError as BadVariable
 
+from app.admission.settings import LimitSettings
 from app.api.settings import ApiSettings
 from app.engine.settings import EngineSettings
 from app.errors import SettingsError
@@ -45,6 +46,7 @@ class Settings(BaseSettings):
     log_format: str = Field("text", pattern="^(text|json)$", description="One line an event: for people, or JSON.")
     api: ApiSettings = Field(default_factory=lambda: ApiSettings())
     engine: EngineSettings = Field(default_factory=lambda: EngineSettings.model_validate({}))
+    limits: LimitSettings = Field(default_factory=lambda: LimitSettings.model_validate({}))
     registry: RegistrySettings = Field(default_factory=lambda: RegistrySettings.model_validate({}))
 
     @classmethod

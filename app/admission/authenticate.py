@@ -1,18 +1,42 @@
 """A presented key becomes a Principal, or a refusal that tells nothing to those who guess."""
 
 import asyncio
+import ipaddress
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from itertools import islice
 
 from app.clock import Clock
-from app.errors import InvalidKey, MissingKey, NotAllowed
+from app.errors import InvalidKey, MissingKey, NotAllowed, StorageUnavailable, TenantSuspended
 from app.metering.database import Database, microseconds
-from app.metering.keys import KeyRecord, Pepper, changes_after, find_key, is_well_formed
+from app.metering.keys import (
+    KeyRecord,
+    Pepper,
+    changes_after,
+    find_key,
+    is_usable,
+    is_well_formed,
+    keys_of,
+    newest_change,
+    note_uses,
+)
+from app.metering.limits import NO_LIMITS, LimitRule
+from app.metering.tenants import STANDARD, Status
 
 POLL_S = 0.5
 """How often a change of keys by another process is looked for: a revocation holds within 2 s."""
+STALE_S = 300.0
+"""How long keys are trusted while the database cannot be asked whether they changed."""
 CACHE_KEYS_MAX = 50_000
+UNKNOWN_S = 10.0
+"""How long a key that does not exist is remembered as such."""
+UNKNOWN_MAX = 10_000
+USES_EVERY_S = 30.0
+USES_AT_ONCE = 500
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +53,11 @@ class Principal:
     models: tuple[str, ...] | None
     """Patterns as in a shell; None allows all."""
     weight: float
+    acts: tuple[str, ...] | None = None
+    """What an admin key may do; None allows all."""
+    tier: str = STANDARD
+    limits: LimitRule = NO_LIMITS
+    tenant_limits: LimitRule = NO_LIMITS
 
     def require(self, *, task: str, model: str) -> None:
         """Raises NotAllowed unless the key may use this task on this model."""
@@ -43,6 +72,24 @@ class Principal:
             raise NotAllowed("This needs an admin key; the operator makes one with `tollgate keys create --admin`.")
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A key as it is remembered, with what every request would have to work out again."""
+
+    record: KeyRecord
+    principal: Principal
+    networks: tuple[Network, ...] | None
+
+
+@dataclass(slots=True)
+class Watch:
+    """Requests that run under one key."""
+
+    tenant_id: str
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    count: int = 0
+
+
 class Authenticator:
     """Looks keys up by digest and remembers them until they change. A request never writes to what is remembered."""
 
@@ -50,49 +97,149 @@ class Authenticator:
         self._database = database
         self._pepper = pepper
         self._clock = clock
-        self._known: OrderedDict[bytes, KeyRecord] = OrderedDict()
-        self._revoked: dict[str, asyncio.Event] = {}
-        self._sequence = 0
+        self._known: OrderedDict[bytes, Known] = OrderedDict()
+        self._digests: dict[str, bytes] = {}
+        self._unknown: OrderedDict[bytes, float] = OrderedDict()
+        self._watches: dict[str, Watch] = {}
+        self._uses: dict[str, int] = {}
+        self._sequence: int | None = None
+        self._polled_s = clock.monotonic_s()
+        self._uses_noted_s = clock.monotonic_s()
 
-    async def authenticate(self, presented: str | None) -> Principal:
-        """Raises MissingKey, or InvalidKey: the same words for an unknown key as for noise."""
+    async def authenticate(self, presented: str | None, peer: str | None = None) -> Principal:
+        """The principal of a key that is good, presented from the address `peer`.
+
+        Raises MissingKey, InvalidKey (the same words for an unknown key as for noise), TenantSuspended, or NotAllowed
+        from a network that the key does not name.
+        """
         if not presented:
             raise MissingKey
         if not is_well_formed(presented):
             raise InvalidKey
-        digest = self._pepper.digest(presented)
-        record = self._known.get(digest)
-        if record is None:
-            record = await self._database.run(lambda connection: find_key(connection, digest))
-            if record is None:
-                raise InvalidKey
-            self._known[digest] = record
-            while len(self._known) > CACHE_KEYS_MAX:
-                self._known.popitem(last=False)
-        if record.revoked_us is not None:
-            raise InvalidKey("This API key was revoked; ask the operator for another.")
-        if record.expires_us is not None and record.expires_us <= microseconds(self._clock.now()):
-            raise InvalidKey("This API key has expired; ask the operator for another.")
-        return principal_of(record)
+        known = await self._look_up(self._pepper.digest(presented))
+        now_us = microseconds(self._clock.now())
+        refuse_unusable(known.record, now_us)
+        if known.networks is not None and not is_within(peer, known.networks):
+            raise NotAllowed("This API key may not be used from this network address.")
+        self._uses[known.record.id] = now_us
+        return known.principal
 
-    def revoked_event(self, key_id: str) -> asyncio.Event:
-        """Set when the key is revoked, so that its running streams can stop."""
-        return self._revoked.setdefault(key_id, asyncio.Event())
+    @asynccontextmanager
+    async def watch(self, principal: Principal) -> AsyncGenerator[asyncio.Event]:
+        """An event that is set when the key ends or its tenant is suspended, for a request to stop by.
+
+        Raises what `authenticate` would when that has happened since the key was presented.
+        """
+        watch = self._watches.setdefault(principal.key_id, Watch(principal.tenant_id))
+        watch.count += 1
+        try:
+            if principal.key_id not in self._digests:
+                [record] = await self._database.run(lambda connection: keys_of(connection, [principal.key_id]))
+                refuse_unusable(record, microseconds(self._clock.now()))
+            yield watch.stop
+        finally:
+            watch.count -= 1
+            if not watch.count and self._watches.get(principal.key_id) is watch:
+                del self._watches[principal.key_id]
 
     async def poll(self) -> None:
-        """Take note of keys that changed since the last call, by whichever process."""
-        changed, self._sequence = await self._database.run(lambda c: changes_after(c, self._sequence))
-        for record in changed:
-            for digest in [digest for digest, known in self._known.items() if known.id == record.id]:
-                del self._known[digest]
-            if record.revoked_us is not None and record.id in self._revoked:
-                self._revoked.pop(record.id).set()
+        """Take note of keys and tenants that changed since the last call, by whichever process."""
+        asked_s = self._clock.monotonic_s()
+        if self._sequence is None:
+            self._sequence = await self._database.run(newest_change)
+            self._forget(frozenset(record.id for record in (known.record for known in self._known.values())))
+            changed = frozenset(self._watches)
+        else:
+            since = self._sequence
+            changed, self._sequence = await self._database.run(lambda connection: changes_after(connection, since))
+        self._polled_s = asked_s
+        if not changed:
+            return
+        self._forget(changed)
+        watched = [key_id for key_id, watch in self._watches.items() if changed & {key_id, watch.tenant_id}]
+        if not watched:
+            return
+        now_us = microseconds(self._clock.now())
+        for record in await self._database.run(lambda connection: keys_of(connection, watched)):
+            if not is_usable(record, now_us) and record.id in self._watches:
+                self._watches.pop(record.id).stop.set()
+
+    async def note_uses(self) -> None:
+        """Write down when keys were last used: off the road of requests, in small transactions."""
+        uses, self._uses = self._uses, {}
+        self._uses_noted_s = self._clock.monotonic_s()
+        rest = iter(uses.items())
+        while part := dict(islice(rest, USES_AT_ONCE)):
+            await self._database.run(lambda connection, part=part: note_uses(connection, part))
 
     async def run(self) -> None:
         """Poll for ever; the task group of main.py owns this."""
         while True:
             await self.poll()
+            if self._clock.monotonic_s() - self._uses_noted_s >= USES_EVERY_S:
+                await self.note_uses()
             await asyncio.sleep(POLL_S)
+
+    async def _look_up(self, digest: bytes) -> Known:
+        now_s = self._clock.monotonic_s()
+        known = self._known.get(digest)
+        if known is not None:
+            if now_s - self._polled_s > STALE_S:
+                raise StorageUnavailable
+            return known
+        if self._unknown.get(digest, 0.0) > now_s:
+            raise InvalidKey
+        sequence = self._sequence
+        record = await self._database.run(lambda connection: find_key(connection, digest))
+        if record is None:
+            self._unknown[digest] = now_s + UNKNOWN_S
+            while len(self._unknown) > UNKNOWN_MAX:
+                self._unknown.popitem(last=False)
+            raise InvalidKey
+        known = known_of(record)
+        if (
+            sequence == self._sequence
+        ):  # else a change may lie between what was read and now: good for this request only
+            self._known[digest] = known
+            self._digests[record.id] = digest
+            while len(self._known) > CACHE_KEYS_MAX:
+                _, oldest = self._known.popitem(last=False)
+                self._digests.pop(oldest.record.id, None)
+        return known
+
+    def _forget(self, changed: frozenset[str]) -> None:
+        self._unknown.clear()
+        for digest, known in list(self._known.items()):
+            if known.record.id in changed or known.record.tenant_id in changed:
+                del self._known[digest]
+                self._digests.pop(known.record.id, None)
+
+
+def refuse_unusable(record: KeyRecord, now_us: int) -> None:
+    """Raises InvalidKey or TenantSuspended."""
+    if record.revoked_us is not None:
+        raise InvalidKey("This API key was revoked; ask the operator for another.")
+    if record.expires_us is not None and record.expires_us <= now_us:
+        raise InvalidKey("This API key has expired; ask the operator for another.")
+    if record.tenant_status != Status.ACTIVE:
+        raise TenantSuspended
+
+
+def is_within(peer: str | None, networks: tuple[Network, ...]) -> bool:
+    """Whether an address lies in one of the networks; IPv4 in IPv6's clothes counts as IPv4."""
+    try:
+        address = ipaddress.ip_address(peer or "")
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return any(address.version == network.version and address in network for network in networks)
+
+
+def known_of(record: KeyRecord) -> Known:
+    """A record, made ready for requests."""
+    networks = None if record.networks is None else tuple(ipaddress.ip_network(one) for one in record.networks)
+    return Known(record, principal_of(record), networks)
 
 
 def principal_of(record: KeyRecord) -> Principal:
@@ -106,4 +253,8 @@ def principal_of(record: KeyRecord) -> Principal:
         tasks=None if record.tasks is None else frozenset(record.tasks),
         models=record.models,
         weight=float(record.weight),
+        acts=record.acts,
+        tier=record.tenant_tier,
+        limits=record.limits,
+        tenant_limits=record.tenant_limits,
     )

@@ -1,4 +1,7 @@
-"""One log line a request, and its id on the answer. Plain ASGI: wraps `send`, so that hang-ups reach the routes."""
+"""One log line a request; its id, and how its key's limits stand, on the answer.
+
+Plain ASGI: wraps `send`, so that hang-ups reach the routes.
+"""
 
 import logging
 import time
@@ -6,7 +9,8 @@ import time
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.context import request_id_of
+from app.api.context import request_id_of, serving_of
+from app.api.limits import limit_headers
 
 log = logging.getLogger("tollgate.access")
 QUIET = frozenset({"/livez", "/readyz", "/startupz", "/metrics"})
@@ -25,14 +29,19 @@ class AccessLog:
             return
         began_s, status = time.perf_counter(), 499
         scope.setdefault("state", {})
-        request_id = request_id_of(Request(scope))
+        request = Request(scope)
+        request_id = request_id_of(request)
 
         async def noted(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = [pair for pair in message.get("headers", []) if pair[0] != b"x-request-id"]
-                message["headers"] = [*headers, (b"x-request-id", request_id.encode())]
+                headers.append((b"x-request-id", request_id.encode()))
+                if (principal := scope["state"].get("principal")) is not None:
+                    shown = limit_headers(serving_of(request).standing(principal))
+                    headers += [(name.encode(), value.encode()) for name, value in shown.items()]
+                message["headers"] = headers
             await send(message)
 
         try:

@@ -1,11 +1,13 @@
-"""What every route needs of a request: the caller's key, the request's id, and the rooms behind it."""
+"""What every route needs of a request: the caller's key and address, the request's id, and the rooms behind it."""
 
+import ipaddress
 import re
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import Depends, Request
 
-from app.admission.authenticate import Principal
+from app.admission.authenticate import Principal, is_within
 from app.serving import Serving
 
 CLIENT_ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -24,9 +26,26 @@ def presented_key(request: Request) -> str | None:
     return request.headers.get("x-api-key")
 
 
+def peer_of(request: Request, trusted: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> str | None:
+    """The caller's address: the peer's, or what trusted proxies say, read from the right to the first stranger."""
+    peer = None if request.client is None else request.client.host
+    hops = [hop.strip() for line in request.headers.getlist("x-forwarded-for") for hop in line.split(",")]
+    while hops and is_within(peer, tuple(trusted)):
+        peer = hops.pop()
+    return peer
+
+
 async def authenticated(request: Request) -> Principal:
-    """Raises MissingKey or InvalidKey. Runs before the body is looked at."""
-    return await serving_of(request).authenticate(presented_key(request))
+    """Raises what Authenticator.authenticate does. Runs before the body is looked at."""
+    peer = peer_of(request, request.app.state.settings.api.trusted_proxies)
+    return await serving_of(request).authenticate(presented_key(request), peer)
+
+
+async def caller(request: Request) -> Principal:
+    """As `authenticated`; the answer then tells how the key's limits stand."""
+    principal = await authenticated(request)
+    request.state.principal = principal
+    return principal
 
 
 async def admin(request: Request) -> Principal:
@@ -43,7 +62,7 @@ def request_id_of(request: Request) -> str:
     return request.state.request_id
 
 
-Caller = Annotated[Principal, Depends(authenticated)]
+Caller = Annotated[Principal, Depends(caller)]
 Admin = Annotated[Principal, Depends(admin)]
 Rooms = Annotated[Serving, Depends(serving_of)]
 RequestId = Annotated[str, Depends(request_id_of)]

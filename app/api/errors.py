@@ -12,6 +12,8 @@ STATUS = {
     Kind.FORBIDDEN: 403,
     Kind.NOT_FOUND: 404,
     Kind.CONFLICT: 409,
+    Kind.REQUESTS_LIMITED: 429,
+    Kind.TOKENS_LIMITED: 429,
     Kind.TOO_LARGE: 413,
     Kind.UNAVAILABLE: 503,
     Kind.TIMEOUT: 504,
@@ -21,6 +23,8 @@ STATUS = {
 TYPE = {
     Kind.FORBIDDEN: "permission_error",
     Kind.CONFLICT: "conflict_error",
+    Kind.REQUESTS_LIMITED: "requests",
+    Kind.TOKENS_LIMITED: "tokens",
     Kind.UNAVAILABLE: "server_error",
     Kind.TIMEOUT: "server_error",
     Kind.OPERATOR: "server_error",

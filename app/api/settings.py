@@ -1,6 +1,6 @@
 """The API's slice of the settings."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork
 
 
 class ApiSettings(BaseModel):
@@ -10,6 +10,9 @@ class ApiSettings(BaseModel):
 
     host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    trusted_proxies: list[IPvAnyNetwork] = Field(
+        default_factory=list, description="Networks of proxies whose X-Forwarded-For tells the caller's address."
+    )
     body_bytes_max: int = Field(default=2 * 2**20, ge=1024, description="Largest request body.")
     drain_s: float = Field(default=30.0, ge=0, description="How long running requests may go on after SIGTERM.")
     keep_alive_s: float = Field(default=15.0, gt=0, description="Silence in a stream after which a comment is sent.")

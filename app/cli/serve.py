@@ -68,6 +68,7 @@ def serve(
     server = Server(
         uvicorn.Config(
             app, host=settings.api.host, port=settings.api.port, log_config=None, access_log=False,
+            proxy_headers=False,  # api/context.py reads X-Forwarded-For, from trusted proxies only
             timeout_graceful_shutdown=int(settings.api.drain_s), timeout_keep_alive=75,
         )
     )  # fmt: skip

@@ -1,19 +1,29 @@
-"""API keys: how they look, how they are stored (as keyed digests), created, listed and revoked."""
+"""API keys: how they look, how they are stored (as keyed digests), created, listed, rotated, changed and revoked.
 
+`acts.py` is the operator's way to these, which leaves a trace in the audit log.
+"""
+
+import dataclasses
 import hmac
+import ipaddress
 import os
 import secrets
 import string
 import zlib
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection, RowMapping, select, update
+from sqlalchemy import Connection, RowMapping, case, func, or_, select, update
 
 from app.clock import Clock
-from app.errors import NotFound
-from app.metering.database import microseconds, new_id
+from app.errors import Conflict, InvalidRequest, NotFound
+from app.metering.changes import note_change
+from app.metering.database import microseconds, moment_of, new_id
+from app.metering.limits import NO_LIMITS, LimitRule, rule_of
 from app.metering.tables import api_key, key_change, tenant
+from app.metering.tenants import Status, checked_name, ensure_tenant
 
 ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 SECRET_LENGTH = 43
@@ -38,6 +48,16 @@ class KeyRecord:
     created_us: int
     expires_us: int | None
     revoked_us: int | None
+    networks: tuple[str, ...] | None
+    """CIDR; None allows every address."""
+    acts: tuple[str, ...] | None
+    """What an admin key may do, as patterns (`key.*`); None allows all."""
+    replaced_by: str | None
+    last_used_us: int | None
+    limits: LimitRule
+    tenant_status: str
+    tenant_tier: str
+    tenant_limits: LimitRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,76 +113,208 @@ class Pepper:
             raise NotFound(f"{path} is shorter than 32 bytes; restore it from a backup, or every key is lost")
         self.id = hmac.digest(self._secret, b"pepper-id", "sha256").hex()[:8]
 
+        self._audit_secret = hmac.digest(self._secret, b"audit-log", "sha256")
+
     def digest(self, key: str) -> bytes:
         """HMAC-SHA256 of the key: 32 bytes."""
         return hmac.digest(self._secret, key.encode(), "sha256")
+
+    def sign_audit(self, message: bytes) -> bytes:
+        """HMAC-SHA256 under a secret of its own: a link of the audit log's chain."""
+        return hmac.digest(self._audit_secret, message, "sha256")
 
 
 def create_key(
     connection: Connection, *, clock: Clock, pepper: Pepper, tenant_name: str, name: str, is_admin: bool = False,
     tasks: tuple[str, ...] | None = None, models: tuple[str, ...] | None = None, expires_us: int | None = None,
+    networks: tuple[str, ...] | None = None, acts: tuple[str, ...] | None = None, limits: LimitRule = NO_LIMITS,
 ) -> NewKey:  # fmt: skip
-    """Make a key for a tenant, which is made too when it is new."""
+    """Make a key for a tenant, which is made too when it is new. Raises InvalidRequest."""
     now_us = microseconds(clock.now())
-    tenant_id = connection.scalar(select(tenant.c.id).where(tenant.c.name == tenant_name))
-    if tenant_id is None:
-        tenant_id = new_id("tenant", clock)
-        connection.execute(tenant.insert().values(id=tenant_id, name=tenant_name, weight=1, created_us=now_us))
+    tenant_id = ensure_tenant(connection, clock=clock, name=tenant_name)
     key, key_id = make_key(is_admin=is_admin), new_id("key", clock)
     connection.execute(
         api_key.insert().values(
             id=key_id, tenant_id=tenant_id, digest=pepper.digest(key), pepper_id=pepper.id,
-            display=f"{key[:12]}…{key[-4:]}", name=name, is_admin=is_admin, tasks=tasks, models=models,
-            created_us=now_us, expires_us=expires_us,
+            display=f"{key[:12]}…{key[-4:]}", name=checked_name(name), is_admin=is_admin, tasks=tasks, models=models,
+            networks=checked_networks(networks), acts=acts, created_us=now_us, expires_us=expires_us,
+            **dataclasses.asdict(limits),
         )
     )  # fmt: skip
-    connection.execute(key_change.insert().values(key_id=key_id, at_us=now_us))
-    return NewKey(key, next(record for record in list_keys(connection) if record.id == key_id))
+    note_change(connection, clock=clock, changed_id=key_id)
+    return NewKey(key, get_key(connection, key_id))
 
 
-def list_keys(connection: Connection) -> list[KeyRecord]:
-    """Every key, oldest first."""
-    return [record_of(row) for row in connection.execute(_keys().order_by(api_key.c.id)).mappings()]
+def rotate_key(
+    connection: Connection, *, clock: Clock, pepper: Pepper, key: str, overlap_us: int, expires_us: int | None = None
+) -> NewKey:
+    """Make a successor with the same rights; the old key lives on for the overlap (0: it ends at once).
+
+    A key that had a lifetime hands it on, counted anew, unless `expires_us` says otherwise. Raises NotFound, or
+    Conflict when the key was rotated before.
+    """
+    old = resolve_key(connection, key)
+    if old.replaced_by is not None:
+        raise Conflict(f"{old.display} was rotated before: {old.replaced_by} is its successor")
+    now_us = microseconds(clock.now())
+    if expires_us is None and old.expires_us is not None:
+        expires_us = now_us + old.expires_us - old.created_us
+    made = create_key(
+        connection, clock=clock, pepper=pepper, tenant_name=old.tenant, name=old.name, is_admin=old.is_admin,
+        tasks=old.tasks, models=old.models, expires_us=expires_us, networks=old.networks, acts=old.acts,
+        limits=old.limits,
+    )  # fmt: skip
+    ends_us = now_us + overlap_us if old.expires_us is None else min(old.expires_us, now_us + overlap_us)
+    changed: dict[str, Any] = {"replaced_by": made.record.id, "expires_us": ends_us}
+    if overlap_us <= 0:
+        changed["revoked_us"] = now_us
+    connection.execute(update(api_key).where(api_key.c.id == old.id).values(changed))
+    note_change(connection, clock=clock, changed_id=old.id)
+    return made
 
 
-def find_key(connection: Connection, digest: bytes) -> KeyRecord | None:
-    """The key with this digest, whatever its state."""
-    row = connection.execute(_keys().where(api_key.c.digest == digest)).mappings().first()
-    return None if row is None else record_of(row)
+def update_key(connection: Connection, *, clock: Clock, key: str, changes: Mapping[str, Any]) -> KeyRecord:
+    """Change columns of an active key: name, tasks, models, networks, acts, expires_us. Raises NotFound."""
+    record = resolve_key(connection, key)
+    values = dict(changes)
+    if "name" in values:
+        values["name"] = checked_name(values["name"])
+    if "networks" in values:
+        values["networks"] = checked_networks(values["networks"])
+    if values:
+        connection.execute(update(api_key).where(api_key.c.id == record.id).values(values))
+        note_change(connection, clock=clock, changed_id=record.id)
+    return get_key(connection, record.id)
 
 
 def revoke_key(connection: Connection, *, clock: Clock, key: str) -> KeyRecord:
     """Revoke by id, display form or name. Raises NotFound when no key, or more than one, is called that."""
-    found = [r for r in list_keys(connection) if key in (r.id, r.display, r.name) and r.revoked_us is None]
-    if len(found) != 1:
-        raise NotFound(f"{len(found)} active keys are called {key!r}; `tollgate keys list` shows their ids")
-    now_us = microseconds(clock.now())
-    connection.execute(update(api_key).where(api_key.c.id == found[0].id).values(revoked_us=now_us))
-    connection.execute(key_change.insert().values(key_id=found[0].id, at_us=now_us))
-    return next(record for record in list_keys(connection) if record.id == found[0].id)
+    found = resolve_key(connection, key)
+    connection.execute(update(api_key).where(api_key.c.id == found.id).values(revoked_us=microseconds(clock.now())))
+    note_change(connection, clock=clock, changed_id=found.id)
+    return get_key(connection, found.id)
 
 
-def changes_after(connection: Connection, sequence: int) -> tuple[list[KeyRecord], int]:
-    """The keys that changed since `sequence`, as they are now, and the newest sequence number."""
-    changes = connection.execute(
+def set_key_limits(connection: Connection, *, clock: Clock, key: str, limits: LimitRule) -> KeyRecord:
+    """Replace a key's own limits. Raises NotFound."""
+    return update_key(connection, clock=clock, key=key, changes=dataclasses.asdict(limits))
+
+
+def resolve_key(connection: Connection, key: str) -> KeyRecord:
+    """The one active key of this id, display form or name. Raises NotFound when there is none, or more than one.
+
+    Of a rotated key and its successor, which share a name, the successor is meant.
+    """
+    called = or_(api_key.c.id == key, api_key.c.display == key, api_key.c.name == key)
+    rows = connection.execute(_keys().where(called, api_key.c.revoked_us.is_(None)).limit(100)).mappings()
+    found = [record_of(row) for row in rows]
+    exact = [record for record in found if record.id == key]
+    chosen = exact or [record for record in found if record.replaced_by is None] or found
+    if len(chosen) != 1:
+        raise NotFound(f"{len(chosen)} active keys are called {key!r}; `tollgate keys list` shows their ids")
+    return chosen[0]
+
+
+def list_keys(
+    connection: Connection, *, tenant_id: str | None = None, after: str = "", limit: int | None = None
+) -> list[KeyRecord]:
+    """Keys, oldest first, after the id `after`."""
+    chosen = _keys().where(api_key.c.id > after).order_by(api_key.c.id).limit(limit)
+    if tenant_id is not None:
+        chosen = chosen.where(api_key.c.tenant_id == tenant_id)
+    return [record_of(row) for row in connection.execute(chosen).mappings()]
+
+
+def find_key(connection: Connection, digest: bytes) -> KeyRecord | None:
+    """The key with this digest, whatever its state: one look-up by a unique index."""
+    row = connection.execute(_keys().where(api_key.c.digest == digest)).mappings().first()
+    return None if row is None else record_of(row)
+
+
+def get_key(connection: Connection, key_id: str) -> KeyRecord:
+    """The key of this id, whatever its state. Raises NotFound."""
+    row = connection.execute(_keys().where(api_key.c.id == key_id)).mappings().first()
+    if row is None:
+        raise NotFound(f"there is no key {key_id!r}; `tollgate keys list` shows their ids")
+    return record_of(row)
+
+
+def keys_of(connection: Connection, key_ids: Collection[str]) -> list[KeyRecord]:
+    """The keys of these ids, as they are now."""
+    rows = connection.execute(_keys().where(api_key.c.id.in_(key_ids))).mappings()
+    return [record_of(row) for row in rows]
+
+
+def newest_change(connection: Connection) -> int:
+    """The sequence number of the newest change."""
+    return connection.scalar(select(func.max(key_change.c.sequence))) or 0
+
+
+def changes_after(connection: Connection, sequence: int) -> tuple[frozenset[str], int]:
+    """The ids of keys (or of tenants, for all of their keys) that changed since, and the newest sequence number."""
+    rows = connection.execute(
         select(key_change.c.sequence, key_change.c.key_id).where(key_change.c.sequence > sequence)
     ).all()
-    if not changes:
-        return [], sequence
-    rows = connection.execute(_keys().where(api_key.c.id.in_({key_id for _, key_id in changes}))).mappings()
-    return [record_of(row) for row in rows], max(number for number, _ in changes)
+    return frozenset(changed for _, changed in rows), max((number for number, _ in rows), default=sequence)
+
+
+def note_uses(connection: Connection, uses: Mapping[str, int]) -> None:
+    """Write down when keys were last used (microseconds by id); never back in time."""
+    for key_id, used_us in uses.items():
+        last = api_key.c.last_used_us
+        newest = case((last.is_(None), used_us), (last < used_us, used_us), else_=last)
+        connection.execute(update(api_key).where(api_key.c.id == key_id).values(last_used_us=newest))
+
+
+def checked_networks(networks: Collection[str] | None) -> list[str] | None:
+    """Networks in their usual form; an address is a network of one. Raises InvalidRequest naming the first bad one."""
+    if networks is None:
+        return None
+    found: list[str] = []
+    for network in networks:
+        try:
+            found.append(str(ipaddress.ip_network(network.strip(), strict=False)))
+        except ValueError as cause:
+            raise InvalidRequest(f"{network!r} is no network; write it as 192.0.2.0/24", field="networks") from cause
+    if not found:
+        raise InvalidRequest("a key with no allowed network could never be used; leave networks out", field="networks")
+    return found
+
+
+def is_usable(record: KeyRecord, now_us: int) -> bool:
+    """Whether a request may run under the key."""
+    has_expired = record.expires_us is not None and record.expires_us <= now_us
+    return record.revoked_us is None and not has_expired and record.tenant_status == Status.ACTIVE
+
+
+def key_json(record: KeyRecord) -> dict[str, Any]:
+    """A key as commands and routes show it: times in ISO 8601, its own limits; never the key or its digest."""
+    shown = {
+        name: getattr(record, name)
+        for name in ("id", "tenant_id", "tenant", "weight", "name", "display", "is_admin", "replaced_by")
+    }
+    for name in ("tasks", "models", "networks", "acts"):
+        value: tuple[str, ...] | None = getattr(record, name)
+        shown[name] = None if value is None else list(value)
+    for name in ("created", "expires", "revoked", "last_used"):
+        moment: int | None = getattr(record, f"{name}_us")
+        shown[f"{name}_at"] = None if moment is None else moment_of(moment).isoformat(timespec="seconds")
+    return shown | {"limits": dataclasses.asdict(record.limits)}
 
 
 def _keys():
-    return select(api_key, tenant.c.name.label("tenant"), tenant.c.weight).join(tenant)
+    limits = (tenant.c[name].label(f"tenant_{name}") for name in LimitRule.__dataclass_fields__)
+    return select(
+        api_key, tenant.c.name.label("tenant"), tenant.c.weight, tenant.c.status.label("tenant_status"),
+        tenant.c.tier.label("tenant_tier"), *limits,
+    ).join(tenant)  # fmt: skip
 
 
 def record_of(row: RowMapping) -> KeyRecord:
     """A row of api_key joined with its tenant."""
-    return KeyRecord(
-        id=row["id"], tenant_id=row["tenant_id"], tenant=row["tenant"], weight=row["weight"], name=row["name"],
-        display=row["display"], is_admin=row["is_admin"],
-        tasks=None if row["tasks"] is None else tuple(row["tasks"]),
-        models=None if row["models"] is None else tuple(row["models"]),
-        created_us=row["created_us"], expires_us=row["expires_us"], revoked_us=row["revoked_us"],
-    )  # fmt: skip
+    values: dict[str, Any] = {
+        name: row[name] for name in KeyRecord.__dataclass_fields__ if name not in ("limits", "tenant_limits")
+    }
+    for name in ("tasks", "models", "networks", "acts"):
+        values[name] = None if row[name] is None else tuple(row[name])
+    return KeyRecord(**values, limits=rule_of(row), tenant_limits=rule_of(row, "tenant_"))

@@ -63,6 +63,10 @@ class Metrics:
             self._input.labels(task, model).inc(watched.input_tokens)
             self._output.labels(task, model).inc(watched.output_tokens)
 
+    def counter(self, name: str, help_text: str, labels: tuple[str, ...]) -> Counter:
+        """A counter that its room counts itself."""
+        return Counter(name, help_text, labels, registry=self.registry)
+
     def gauge(self, name: str, help_text: str, read: Callable[[], float]) -> None:
         """A gauge that is read when it is asked for."""
         Gauge(name, help_text, registry=self.registry).set_function(read)

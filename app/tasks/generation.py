@@ -140,6 +140,7 @@ class Generation:
         )  # fmt: skip
         return PreparedGeneration(
             jobs=jobs, input_tokens=sum(map(len, kept)), output_tokens_max=sum(job.max_new_tokens for job in jobs),
+            is_output_asked=request.output_tokens_max is not None,
             characters=sum(len(prompt) for prompt in request.prompts if isinstance(prompt, str)),
             tokenizer=resident.tokenizer, stops=request.stops, prompts=request.prompts, eos_ids=eos_ids,
             is_truncated=tuple(len(a) != len(b) for a, b in zip(rows, kept, strict=True)),

@@ -33,6 +33,8 @@ class Prepared:
     input_tokens: int
     """What will be charged for reading."""
     output_tokens_max: int = 0
+    is_output_asked: bool = False
+    """Whether the caller can choose output_tokens_max, and so lower it."""
     characters: int = 0
     output_tokens: dict[str, int] = field(default_factory=dict[str, int])
     """What the customer was given, by job, as far as events have told; a stop string may end before the engine did."""

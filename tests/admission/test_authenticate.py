@@ -39,13 +39,13 @@ async def test_a_revocation_by_another_process_holds_after_a_poll(
 ) -> None:
     await door.poll()
     principal = await door.authenticate(key.key)
-    stop = door.revoked_event(principal.key_id)
     elsewhere = Database(home=tmp_path)
     await elsewhere.open()
-    await elsewhere.run(lambda c: revoke_key(c, clock=CLOCK, key="first"))
+    async with door.watch(principal) as stop:
+        await elsewhere.run(lambda c: revoke_key(c, clock=CLOCK, key="first"))
+        await door.poll()
+        assert stop.is_set()
     await elsewhere.close()
-    await door.poll()
-    assert stop.is_set()
     with pytest.raises(InvalidKey, match="revoked"):
         await door.authenticate(key.key)
 
