@@ -14,7 +14,7 @@ from app import __version__
 from app.admission.authenticate import Authenticator
 from app.admission.gate import Gate
 from app.admission.limits import Limits
-from app.api import admin, health, models, native, openai
+from app.api import admin, health, models, native, openai, receipts
 from app.api.access import AccessLog
 from app.api.context import request_id_of
 from app.api.disconnect import ClientGone
@@ -22,8 +22,10 @@ from app.api.errors import answer_of
 from app.clock import SystemClock
 from app.engine.transports.inline import InlineEngine
 from app.errors import InvalidRequest, NotFound, TollgateError
+from app.metering.books import Books
 from app.metering.database import Database
 from app.metering.keys import Pepper
+from app.metering.replica import LOCAL, replica_id
 from app.observability.metrics import Metrics
 from app.registry.catalogue import SHIPPED, load_catalogue
 from app.registry.residency import Residency
@@ -31,7 +33,6 @@ from app.serving import Serving
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
-REPLICA = "local"
 CLOSED_REQUEST = 499
 DESCRIPTION = "Hosted models behind a key: every token is scheduled fairly, streamed at once and counted once."
 
@@ -43,7 +44,11 @@ def build_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        clock, database = SystemClock(), Database(home=settings.home)
+        clock = SystemClock()
+        database = Database(
+            home=settings.home, url=settings.metering.database_url, connections=settings.metering.connections
+        )
+        replica = replica_id(settings.home) if database.is_shared else LOCAL
         await database.open()
         engine = InlineEngine(settings=settings.engine, clock=clock)
         metrics = Metrics()
@@ -53,19 +58,21 @@ def build_app(settings: Settings) -> FastAPI:
         residency = Residency(catalogue=catalogue, engine=engine, settings=chosen, home=settings.home, clock=clock)
         authenticator = Authenticator(database=database, pepper=Pepper(settings.home), clock=clock)
         limits = Limits(settings=settings.limits, clock=clock, metrics=metrics)
-        gate = Gate(database=database, clock=clock)
+        books = Books(database=database, home=settings.home, clock=clock, replica_id=replica)
+        metrics.gauge("tollgate_spool_waiting", "1 while entries wait for the database.", lambda: float(books.spooled))
+        gate = Gate(books=books)
         app.state.serving = serving = Serving(
             authenticator=authenticator, residency=residency, limits=limits, gate=gate, engine=engine, clock=clock,
-            metrics=metrics, timeout_s=settings.api.request_timeout_s, replica_id=REPLICA,
+            metrics=metrics, timeout_s=settings.api.request_timeout_s, replica_id=replica, books=books,
         )  # fmt: skip
-        lost = await gate.recover(replica_id=REPLICA)
+        lost = await books.start()
         if lost:
             log.warning("%d requests were running when the server last died; they are settled as crashed", lost)
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(for_ever(authenticator.run)),
-                    group.create_task(for_ever(gate.run)),
+                    *(group.create_task(for_ever(loop)) for loop in (books.run, books.sync, books.report)),
                     group.create_task(for_ever(limits.run)),
                     group.create_task(load_models(serving)),
                 ]
@@ -76,6 +83,9 @@ def build_app(settings: Settings) -> FastAPI:
                         task.cancel()
         finally:
             await engine.close()
+            with suppress(TollgateError):
+                await books.drain()
+            books.close()
             await limits.close()
             with suppress(TollgateError):
                 await authenticator.note_uses()
@@ -83,7 +93,7 @@ def build_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(title="Tollgate", version=__version__, description=DESCRIPTION, lifespan=lifespan)
     app.state.settings = settings
-    for room in (openai, native, models, admin, health):
+    for room in (openai, native, models, receipts, admin, health):
         app.include_router(room.router)
     app.add_middleware(AccessLog)
     app.add_exception_handler(HTTPException, as_envelope)
