@@ -19,6 +19,7 @@ from app.api.access import AccessLog
 from app.api.context import request_id_of
 from app.api.disconnect import ClientGone
 from app.api.errors import answer_of
+from app.api.replay import Idempotency, Replays
 from app.clock import SystemClock
 from app.engine.transports.inline import InlineEngine
 from app.errors import InvalidRequest, NotFound, TollgateError
@@ -95,6 +96,9 @@ def build_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     for room in (openai, native, models, receipts, admin, health):
         app.include_router(room.router)
+    metering = settings.metering
+    app.state.replays = Replays(bytes_max=metering.replay_bytes, kept_s=metering.replay_s)
+    app.add_middleware(Idempotency, replays=app.state.replays, body_bytes_max=settings.api.body_bytes_max)
     app.add_middleware(AccessLog)
     app.add_exception_handler(HTTPException, as_envelope)
     for kind in (TollgateError, ClientGone, Exception):

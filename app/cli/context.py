@@ -10,6 +10,7 @@ import typer
 
 from app.errors import TollgateError
 from app.metering.database import Database
+from app.settings import load_settings
 
 T = TypeVar("T")
 
@@ -23,7 +24,8 @@ def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
     """Run `work` on the opened database; an error of Tollgate's ends the command with its message and exit code 1."""
 
     async def run() -> T:
-        database = Database(home=home_folder())
+        settings = load_settings()
+        database = Database(home=home_folder(), url=settings.metering.database_url)
         try:
             await database.open()
             return await work(database)

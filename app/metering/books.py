@@ -50,6 +50,7 @@ class Books:
         self._terms: OrderedDict[Terms, tuple[float, dict[str, int]]] = OrderedDict()
         self._progress: dict[str, Usage] = {}
         self._doubtful: set[str] = set()
+        self._draining = asyncio.Lock()
 
     @property
     def spooled(self) -> bool:
@@ -129,6 +130,10 @@ class Books:
 
     async def drain(self) -> int:
         """Ship what waits in the spool, and let go of holds whose opening was never confirmed. Returns how many."""
+        async with self._draining:
+            return await self._drain()
+
+    async def _drain(self) -> int:
         waiting = await asyncio.to_thread(self._spool.waiting)
         for first in range(0, len(waiting), SHIP_MAX):
             some = waiting[first : first + SHIP_MAX]
