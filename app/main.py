@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
@@ -14,8 +15,21 @@ from app import __version__
 from app.admission.authenticate import Authenticator
 from app.admission.gate import Gate
 from app.admission.limits import Limits
-from app.api import admin, health, models, native, openai, receipts
+from app.api import (
+    admin,
+    admin_audit,
+    admin_keys,
+    admin_tenants,
+    estimate,
+    health,
+    models,
+    native,
+    openai,
+    receipts,
+    usage,
+)
 from app.api.access import AccessLog
+from app.api.admin_acting import Desk
 from app.api.context import request_id_of
 from app.api.disconnect import ClientGone
 from app.api.errors import answer_of
@@ -57,7 +71,9 @@ def build_app(settings: Settings) -> FastAPI:
         metrics.gauge("tollgate_num_requests_waiting", "Rows that wait.", lambda: engine.stats().waiting)
         metrics.gauge("tollgate_kv_cache_usage_perc", "Share of cache slots in use.", lambda: engine.stats().kv_usage)
         residency = Residency(catalogue=catalogue, engine=engine, settings=chosen, home=settings.home, clock=clock)
-        authenticator = Authenticator(database=database, pepper=Pepper(settings.home), clock=clock)
+        pepper = Pepper(settings.home)
+        app.state.desk = Desk(database, clock, pepper)
+        authenticator = Authenticator(database=database, pepper=pepper, clock=clock)
         limits = Limits(settings=settings.limits, clock=clock, metrics=metrics)
         books = Books(database=database, home=settings.home, clock=clock, replica_id=replica)
         metrics.gauge("tollgate_spool_waiting", "1 while entries wait for the database.", lambda: float(books.spooled))
@@ -94,14 +110,17 @@ def build_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(title="Tollgate", version=__version__, description=DESCRIPTION, lifespan=lifespan)
     app.state.settings = settings
-    for room in (openai, native, models, receipts, admin, health):
+    rooms = (
+        openai, native, models, estimate, receipts, usage, admin, admin_tenants, admin_keys, admin_audit, health,
+    )  # fmt: skip
+    for room in rooms:
         app.include_router(room.router)
     metering = settings.metering
     app.state.replays = Replays(bytes_max=metering.replay_bytes, kept_s=metering.replay_s)
     app.add_middleware(Idempotency, replays=app.state.replays, body_bytes_max=settings.api.body_bytes_max)
     app.add_middleware(AccessLog)
     app.add_exception_handler(HTTPException, as_envelope)
-    for kind in (TollgateError, ClientGone, Exception):
+    for kind in (TollgateError, ClientGone, RequestValidationError, Exception):
         app.add_exception_handler(kind, as_envelope)
     return app
 
@@ -133,6 +152,9 @@ async def as_envelope(request: Request, error: Exception) -> Response:
         shown = known.get(error.status_code) or InvalidRequest(str(error.detail))
         answer = answer_of(shown)
         return JSONResponse(answer.body, error.status_code, {**answer.headers, **(error.headers or {})})
+    if isinstance(error, RequestValidationError):
+        fault = error.errors()[0]
+        error = InvalidRequest(f"{fault['loc'][-1]}: {fault['msg']}", field=str(fault["loc"][-1]))
     if not isinstance(error, TollgateError):
         log.error("request %s failed", request_id_of(request), exc_info=error)
     elif error.kind in ("internal", "operator"):

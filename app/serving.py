@@ -15,9 +15,9 @@ from app.engine.session import JobSession, open_jobs
 from app.errors import DeadlineExceeded, Draining, TaskMismatch, TollgateError
 from app.metering.books import Books
 from app.metering.database import new_id
-from app.metering.ledger import Admission, Outcome, Receipt, Usage
+from app.metering.ledger import Admission, Outcome, Receipt, Usage, estimate
 from app.observability.metrics import Metrics
-from app.registry.model import Model
+from app.registry.model import Model, TaskName
 from app.registry.residency import Residency
 from app.tasks.task import Caller, Prepared, Task
 
@@ -93,6 +93,10 @@ class Serving:
         """See Authenticator.authenticate."""
         return await self._authenticator.authenticate(presented, peer)
 
+    async def notice_changes(self) -> None:
+        """Take note, now, of keys and tenants that changed; other replicas do within a poll."""
+        await self._authenticator.poll()
+
     def standing(self, principal: Principal) -> list[Standing]:
         """See Limits.standing."""
         return self._limits.standing(principal)
@@ -100,6 +104,18 @@ class Serving:
     def new_request_id(self) -> str:
         """A fresh id, sorted by time: the name of the ledger's entry."""
         return new_id("req", self.clock)
+
+    async def estimate(
+        self, task: Task[Any, Prepared, Any], request: Any, *, model: str, principal: Principal, request_id: str
+    ) -> tuple[Prepared, Admission, int | None]:
+        """What `request` would be: prepared, priced, and what is left in the budgets. Nothing runs or is held."""
+        principal.require(task=task.name.value, model=model)
+        caller = Caller(request_id=request_id, tenant=principal.tenant_id, weight=principal.weight)
+        async with self.residency.lease(model) as resident:
+            prepared = await task.prepare(request, resident, caller)
+        asked = self._admission(prepared, task.name, resident.model, principal, request_id, route="/v1/estimate")
+        priced, left = await self.books.database.run(lambda c: estimate(c, asked, clock=self.clock))
+        return prepared, priced, left
 
     @asynccontextmanager
     async def open(
@@ -144,12 +160,7 @@ class Serving:
         caller = Caller(request_id=request_id, tenant=principal.tenant_id, weight=principal.weight)
         async with self.residency.lease(model.id) as resident:
             prepared = await task.prepare(request, resident, caller)
-            admission = Admission(
-                request_id=request_id, tenant_id=principal.tenant_id, key_id=principal.key_id, model=model.id,
-                task=task.name.value, route=route, input_tokens=prepared.input_tokens,
-                output_tokens_max=prepared.output_tokens_max, characters=prepared.characters, is_free=model.is_free,
-                output_tokens_held=HOLD_TOKENS if prepared.is_cut_anywhere else None, replica_id=self._replica_id,
-            )  # fmt: skip
+            admission = self._admission(prepared, task.name, model, principal, request_id, route=route)
             permit = self._limits.permit(
                 principal, request_id=request_id, input_tokens=prepared.input_tokens,
                 output_tokens_max=prepared.output_tokens_max, is_output_asked=prepared.is_output_asked,
@@ -173,6 +184,16 @@ class Serving:
                 finally:
                     used = reservation.delivered
                     permitted.tokens_used = used.input_tokens + used.output_tokens
+
+    def _admission(
+        self, prepared: Prepared, task: TaskName, model: Model, principal: Principal, request_id: str, *, route: str
+    ) -> Admission:
+        return Admission(
+            request_id=request_id, tenant_id=principal.tenant_id, key_id=principal.key_id, model=model.id,
+            task=task.value, route=route, input_tokens=prepared.input_tokens,
+            output_tokens_max=prepared.output_tokens_max, characters=prepared.characters, is_free=model.is_free,
+            output_tokens_held=HOLD_TOKENS if prepared.is_cut_anywhere else None, replica_id=self._replica_id,
+        )  # fmt: skip
 
     async def _cancel_when(self, revoked: asyncio.Event, answer: Answer[Any, Any]) -> None:
         await revoked.wait()

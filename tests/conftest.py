@@ -6,7 +6,13 @@ import pytest
 
 from tests.fixtures.checkpoints import make_checkpoints
 
-pytest_plugins = ["tests.fixtures.database", "tests.fixtures.hub", "tests.fixtures.residency", "tests.fixtures.server"]
+pytest_plugins = [
+    "tests.fixtures.database",
+    "tests.fixtures.hub",
+    "tests.fixtures.redis",
+    "tests.fixtures.residency",
+    "tests.fixtures.server",
+]
 
 
 @pytest.fixture(scope="session")

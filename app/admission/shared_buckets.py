@@ -80,7 +80,7 @@ class SharedBuckets:
 
     async def close(self) -> None:
         """Let the connections go."""
-        await self._redis.aclose()
+        await self._redis.aclose(close_connection_pool=True)
 
     async def _ask(self, act: str, ask: Ask, tokens_used: int | None) -> tuple[bool, int, int]:
         limits = in_order(ask)

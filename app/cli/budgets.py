@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.context import with_database
+from app.cli.context import operator, read
 from app.clock import SystemClock
 from app.metering.budgets import BudgetState, add_money, list_budgets, set_monthly
 from app.metering.budgets import remove as remove_budget
@@ -46,13 +46,14 @@ def set_one(
     limit = amount_of(monthly)
     if limit < 0:
         raise typer.BadParameter("a limit is at least 0")
-    budget_id = with_database(
-        lambda database: database.run(
+    budget_id = read(
+        operator().noting(
             lambda connection: set_monthly(
                 connection, clock=SystemClock(), tenant_name=tenant, limit_nano=limit, key=key
-            )
+            ),
+            act="budget.set", details={"tenant": tenant, "key": key, "limit_nano": limit},
         )
-    )
+    )  # fmt: skip
     typer.echo(f"{budget_id}: {key or tenant} may spend {decimal_text(limit)} a month")
 
 
@@ -65,25 +66,21 @@ def topup(
 ) -> None:
     """Add to a prepaid balance. The first top-up makes the balance: from then on requests need it."""
     nano = amount_of(amount)
-    budget_id = with_database(
-        lambda database: database.run(
+    budget_id = read(
+        operator().noting(
             lambda connection: add_money(
                 connection, clock=SystemClock(), tenant_name=tenant, amount_nano=nano, note=note[:200], key=key
-            )
+            ),
+            act="budget.topup", details={"tenant": tenant, "key": key, "amount_nano": nano},
         )
-    )
+    )  # fmt: skip
     typer.echo(f"{budget_id}: {decimal_text(nano)} for {key or tenant}")
 
 
 @app.command()
 def show(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Show every budget as it stands."""
-    found = [
-        plain(state)
-        for state in with_database(
-            lambda database: database.run(lambda connection: list_budgets(connection, clock=SystemClock()))
-        )
-    ]
+    found = [plain(state) for state in read(lambda connection: list_budgets(connection, clock=SystemClock()))]
     if as_json:
         typer.echo(json.dumps(found))
         return
@@ -96,5 +93,9 @@ def show(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
 @app.command()
 def remove(budget_id: Annotated[str, typer.Argument(help="The budget's id.")]) -> None:
     """Let a budget bind no new request; what was spent stays in the books."""
-    with_database(lambda database: database.run(lambda connection: remove_budget(connection, budget_id=budget_id)))
+    read(
+        operator().noting(
+            lambda connection: remove_budget(connection, budget_id=budget_id), act="budget.remove", details={}
+        )
+    )
     typer.echo(f"{budget_id} binds nobody any more.")

@@ -5,15 +5,18 @@ from typing import Annotated
 import typer
 
 from app import __version__
-from app.cli import budgets, keys, models, prices, serve, usage
+from app.cli import audit, budgets, keys, limits, models, prices, serve, tenants, usage
 
 cli = typer.Typer(no_args_is_help=True, help="Tollgate: a machine becomes a paid model API.", add_completion=False)
 cli.command()(serve.serve)
 cli.add_typer(models.app, name="models")
+cli.add_typer(tenants.app, name="tenants")
 cli.add_typer(keys.app, name="keys")
+cli.add_typer(limits.app, name="limits")
+cli.add_typer(audit.app, name="audit")
 cli.add_typer(prices.app, name="prices")
 cli.add_typer(budgets.app, name="budgets")
-cli.command()(usage.usage)
+cli.add_typer(usage.app, name="usage")
 
 
 def show_version(is_asked: bool) -> None:

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from app.cli.context import with_database
+from app.cli.context import operator, read, with_database
 from app.clock import SystemClock
 from app.metering.database import microseconds
 from app.metering.money import Meter
@@ -56,12 +56,14 @@ def set_one(
         raise typer.BadParameter("give a price with --per-million, or --free")
     per_million = per_million or "0"
     pico, effective_us = pico_of(per_million), None if start is None else moment_us(start)
-    price_id = with_database(
-        lambda database: database.run(
+    details = {"model": model, "task": task.value, "meter": meter.value, "pico_per_unit": pico, "tenant": tenant}
+    price_id = read(
+        operator().noting(
             lambda connection: set_price(
                 connection, clock=SystemClock(), model=model, task=task.value, meter=meter, pico_per_unit=pico,
                 tenant_name=tenant, effective_us=effective_us,
-            )
+            ),
+            act="price.set", details=details,
         )
     )  # fmt: skip
     typer.echo(f"{price_id}: {model}, {task.value}, {meter.value}: {per_million} a million")

@@ -8,8 +8,9 @@ from typing import Any
 import typer
 
 from app.clock import SystemClock
+from app.metering.acts import Operator
 from app.metering.database import Database
-from app.metering.keys import Pepper, create_key, list_keys
+from app.metering.keys import Pepper, list_keys
 from app.registry.model import TaskName
 from app.registry.residency import Place, State
 from app.settings import Settings
@@ -46,11 +47,8 @@ async def first_key(settings: Settings) -> str | None:
     try:
         if any(record.revoked_us is None for record in await database.run(list_keys)):
             return None
-        made = await database.run(
-            lambda connection: create_key(
-                connection, clock=SystemClock(), pepper=Pepper(settings.home), tenant_name="me", name="first"
-            )
-        )
+        by = Operator(actor="serve --welcome", clock=SystemClock(), pepper=Pepper(settings.home))
+        made = await database.run(lambda connection: by.create_key(connection, tenant_name="me", name="first"))
         return made.key
     finally:
         await database.close()

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from app.clock import Clock
 from app.errors import NotAllowed
 from app.metering import audit, keys, tenants
+from app.metering.database import Work
 from app.metering.keys import KeyRecord, NewKey, Pepper, key_json
 from app.metering.limits import NO_LIMITS, LimitRule
 from app.metering.tenants import STANDARD, Status, TenantRecord, tenant_json
@@ -122,6 +123,21 @@ class Operator:
         changed = keys.set_key_limits(connection, clock=self._clock, key=before.id, limits=limits)
         self._note_key(connection, "key.limits", before, changed)
         return changed
+
+    def note(self, connection: Connection, *, act: str, target: str, details: Mapping[str, Any]) -> None:
+        """Write down an act that changes none of these tables."""
+        self.require(act)
+        self._note(connection, act, target[:40], None, details)
+
+    def noting(self, work: Work[str], *, act: str, details: Mapping[str, Any]) -> Work[str]:
+        """`work`, which returns the id of what it made, and the note of it, in one transaction."""
+
+        def done(connection: Connection) -> str:
+            target = work(connection)
+            self.note(connection, act=act, target=target, details=details)
+            return target
+
+        return done
 
     def _change_tenant(self, connection: Connection, act: str, name: str, changes: Mapping[str, Any]) -> TenantRecord:
         self.require(act)

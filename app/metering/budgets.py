@@ -101,10 +101,11 @@ def add_money(
     return budget_id
 
 
-def remove(connection: Connection, *, budget_id: str) -> None:
+def remove(connection: Connection, *, budget_id: str) -> str:
     """Let a budget bind no new request. Its history stays. Raises NotFound."""
     if not connection.execute(update(budget).where(budget.c.id == budget_id).values(is_active=False)).rowcount:
         raise NotFound(f"there is no budget {budget_id!r}; `tollgate budgets show` lists them")
+    return budget_id
 
 
 def list_budgets(connection: Connection, *, clock: Clock, tenant_id: str | None = None) -> list[BudgetState]:

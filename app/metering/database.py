@@ -14,6 +14,8 @@ from app.clock import Clock
 from app.metering.transactions import PostgresThreads, SqliteWriter
 
 T = TypeVar("T")
+Work = Callable[[Connection], T]
+"""What runs in a transaction."""
 DATABASE_NAME = "tollgate.db"
 
 
@@ -73,3 +75,7 @@ class Database:
         cannot be reached or stays locked.
         """
         return await asyncio.shield(asyncio.wrap_future(self._threads.submit(work)))
+
+    async def flush_log(self) -> None:
+        """Empty SQLite's write-ahead log into the file, so that what was erased is nowhere; readers may prevent it."""
+        await asyncio.shield(asyncio.wrap_future(self._threads.flush_log()))

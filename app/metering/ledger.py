@@ -123,6 +123,17 @@ def open_priced_hold(connection: Connection, admission: Admission, *, clock: Clo
     return open_hold(connection, dataclasses.replace(admission, prices=prices, admitted_us=now_us))
 
 
+def estimate(connection: Connection, admission: Admission, *, clock: Clock) -> tuple[Admission, int | None]:
+    """The admission at the prices of this moment, and what is left in the budgets; nothing is held."""
+    now_us = microseconds(clock.now())
+    prices = prices_or_refusal(
+        connection, model=admission.model, task=admission.task, tenant_id=admission.tenant_id, at_us=now_us,
+        is_free=admission.is_free,
+    )  # fmt: skip
+    left = balance_nano(connection, tenant_id=admission.tenant_id, key_id=admission.key_id, at_us=now_us)
+    return dataclasses.replace(admission, prices=prices, admitted_us=now_us), left
+
+
 def extend_hold(connection: Connection, admission: Admission, *, held_tokens: int, wanted_tokens: int) -> int:
     """Hold money for more output, up to `wanted_tokens` in all; returns for how many it is held then.
 

@@ -23,6 +23,7 @@ GROUP_MAX = 64
 CONNECT_TIMEOUT_S = 2
 STATEMENT_TIMEOUT_MS = 10_000
 ATTEMPTS = 5
+CHECKPOINT = "PRAGMA wal_checkpoint(TRUNCATE)"
 MIGRATION_LOCK = 7_061_001
 SERIALISATION_FAILURES = ("40001", "40P01")
 
@@ -38,6 +39,10 @@ def migrate(connection: Connection) -> None:
 
 
 Job = tuple[Callable[[Connection], Any], "Future[Any]"]
+
+
+def empty_log(_: Connection) -> None:
+    """Stands for work that no transaction may hold: the writer knows it by its identity."""
 
 
 class SqliteWriter:
@@ -83,11 +88,16 @@ class SqliteWriter:
             self._jobs.put((work, done))
         return done
 
+    def flush_log(self) -> "Future[None]":
+        """See Database.flush_log."""
+        return self.submit(empty_log)
+
     def _run(self) -> None:
         assert self._engine is not None, "a writer is opened before it runs. This is a bug."
         is_open = True
         while is_open:
             group: list[Job] = []
+            flushing: Future[Any] | None = None
             while len(group) < GROUP_MAX:
                 try:
                     job = self._jobs.get(block=not group)
@@ -96,12 +106,31 @@ class SqliteWriter:
                 if job is None:
                     is_open = False
                     break
-                if job[1].set_running_or_notify_cancel():
-                    group.append(job)
+                if not job[1].set_running_or_notify_cancel():
+                    continue
+                if job[0] is empty_log:
+                    flushing = job[1]
+                    break
+                group.append(job)
             if len(group) == 1 or not self._commit_together(group):
                 for job in group:
                     self._commit_alone(job)
+            if flushing is not None:
+                self._flush(flushing)
         self._engine.dispose()
+
+    def _flush(self, done: "Future[Any]") -> None:
+        assert self._engine is not None
+        try:
+            connection = self._engine.raw_connection()
+            try:
+                connection.cursor().execute(CHECKPOINT)
+            finally:
+                connection.close()
+        except BaseException as error:
+            done.set_exception(error)
+        else:
+            done.set_result(None)
 
     def _commit_together(self, group: list[Job]) -> bool:
         """One transaction for all, a savepoint each. False: the database failed, nothing of it happened."""
@@ -190,6 +219,12 @@ class PostgresThreads:
             return done
         return self._threads.submit(self._transact, work)
 
+    def flush_log(self) -> "Future[None]":
+        """PostgreSQL looks after its own log."""
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
+
     def _transact(self, work: Callable[[Connection], T]) -> T:
         assert self._engine is not None, "it is closed after its threads. This is a bug."
         for attempt in range(ATTEMPTS):
@@ -217,7 +252,11 @@ def unavailable(cause: Exception) -> StorageUnavailable:
 def configure(connection: sqlite3.Connection, _: object) -> None:
     """SQLite's settings, once a connection."""
     connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={BUSY_TIMEOUT_MS}"):
+    pragmas = (
+        "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON",
+        f"busy_timeout={BUSY_TIMEOUT_MS}",
+    )  # fmt: skip
+    for pragma in pragmas:
         connection.execute(f"PRAGMA {pragma}")
 
 

@@ -1,0 +1,94 @@
+"""Who acts on an admin route, and how: in one transaction, with its trace in the audit log."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar, cast
+
+from fastapi import Depends, Query, Request
+from pydantic import BaseModel
+
+from app.api.context import Admin, serving_of
+from app.clock import Clock
+from app.metering.acts import Operator
+from app.metering.database import Database, Work
+from app.metering.keys import Pepper
+from app.serving import Serving
+
+T = TypeVar("T")
+After = Annotated[str, Query(description="The last id of the page before.")]
+PageSize = Annotated[int, Query(ge=1, le=1000, description="How many at most.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What admin routes work with; main.py puts it into the application's state."""
+
+    database: Database
+    clock: Clock
+    pepper: Pepper
+
+
+@dataclass(frozen=True, slots=True)
+class Acting:
+    """One operator's request."""
+
+    operator: Operator
+    desk: Desk
+    serving: Serving
+
+    async def do(self, work: Work[T]) -> T:
+        """Run an act of the operator's; when it returns, this replica has taken note of it."""
+        done = await self.desk.database.run(work)
+        await self.serving.notice_changes()
+        return done
+
+    async def read(self, act: str, work: Work[T]) -> T:
+        """Read what `act` allows to be read. Raises NotAllowed."""
+        self.operator.require(act)
+        return await self.desk.database.run(work)
+
+    async def note(self, act: str, target: str, details: dict[str, Any]) -> None:
+        """Write down an act that changes nothing in the database. Raises NotAllowed."""
+        self.operator.require(act)
+        await self.desk.database.run(
+            lambda connection: self.operator.note(connection, act=act, target=target, details=details)
+        )
+
+
+def acting(request: Request, principal: Admin) -> Acting:
+    """The operator behind an admin key."""
+    desk = cast("Desk", request.app.state.desk)
+    operator = Operator(actor=f"key:{principal.key_id}", clock=desk.clock, pepper=desk.pepper, acts=principal.acts)
+    return Acting(operator, desk, serving_of(request))
+
+
+Acts = Annotated[Acting, Depends(acting)]
+
+
+def page(found: list[T], limit: int, shown: Callable[[T], Any]) -> dict[str, Any]:
+    """A page of what was read with one more than `limit`."""
+    return {"object": "list", "data": [shown(one) for one in found[:limit]], "has_more": len(found) > limit}
+
+
+def body_schema(body: type[BaseModel]) -> dict[str, Any]:
+    """OpenAPI's word for a body that the route reads itself, with its examples."""
+    schema = body.model_json_schema(ref_template="#/components/schemas/{model}")
+    definitions = schema.pop("$defs", {})
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": inlined(schema, definitions)}},
+        }
+    }
+
+
+def inlined(schema: Any, definitions: dict[str, Any]) -> Any:
+    """The schema with its references written out, as it stands alone."""
+    if isinstance(schema, dict):
+        found = cast("dict[str, Any]", schema)
+        if "$ref" in found:
+            return inlined(definitions[found["$ref"].rsplit("/", 1)[-1]], definitions)
+        return {name: inlined(value, definitions) for name, value in found.items()}
+    if isinstance(schema, list):
+        return [inlined(value, definitions) for value in cast("list[Any]", schema)]
+    return schema
