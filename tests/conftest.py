@@ -9,6 +9,7 @@ from tests.fixtures.checkpoints import make_checkpoints
 pytest_plugins = [
     "tests.fixtures.database",
     "tests.fixtures.hub",
+    "tests.fixtures.postgres",
     "tests.fixtures.redis",
     "tests.fixtures.residency",
     "tests.fixtures.server",

@@ -1,0 +1,31 @@
+"""tollgate db: copy."""
+
+from typing import Annotated
+
+import typer
+
+from app.cli.context import home_folder, with_database
+from app.metering.copying import copy_database
+from app.metering.database import Database
+
+app = typer.Typer(no_args_is_help=True, help="The database: from SQLite to PostgreSQL.")
+
+
+@app.command()
+def copy(
+    target: Annotated[str, typer.Option("--to", help="postgresql://user:password@host/database, empty.")],
+) -> None:
+    """Copy this installation's database, every row of it, into an empty one. Stop the server first."""
+
+    async def work(source: Database) -> int:
+        other = Database(home=home_folder(), url=target)
+        try:
+            await other.open()
+            return await copy_database(source, other, say=lambda name, rows: typer.echo(f"{name}: {rows}", err=True))
+        finally:
+            await other.close()
+
+    total = with_database(work)
+    typer.echo(
+        f"{total} rows copied. Set metering.database_url (TOLLGATE_METERING__DATABASE_URL) and start the server."
+    )
