@@ -35,6 +35,7 @@ from app.api.disconnect import ClientGone
 from app.api.errors import answer_of
 from app.api.replay import Idempotency, Replays
 from app.clock import SystemClock
+from app.engine.client import EngineClient
 from app.engine.transports.inline import InlineEngine
 from app.errors import InvalidRequest, NotFound, TollgateError
 from app.metering.books import Books
@@ -67,9 +68,7 @@ def build_app(settings: Settings) -> FastAPI:
         await database.open()
         engine = InlineEngine(settings=settings.engine, clock=clock)
         metrics = Metrics()
-        metrics.gauge("tollgate_num_requests_running", "Rows in the engine.", lambda: engine.stats().running)
-        metrics.gauge("tollgate_num_requests_waiting", "Rows that wait.", lambda: engine.stats().waiting)
-        metrics.gauge("tollgate_kv_cache_usage_perc", "Share of cache slots in use.", lambda: engine.stats().kv_usage)
+        watch(metrics, engine)
         residency = Residency(catalogue=catalogue, engine=engine, settings=chosen, home=settings.home, clock=clock)
         pepper = Pepper(settings.home)
         app.state.desk = Desk(database, clock, pepper)
@@ -123,6 +122,13 @@ def build_app(settings: Settings) -> FastAPI:
     for kind in (TollgateError, ClientGone, RequestValidationError, Exception):
         app.add_exception_handler(kind, as_envelope)
     return app
+
+
+def watch(metrics: Metrics, engine: EngineClient) -> None:
+    """Gauges of the engine."""
+    metrics.gauge("tollgate_num_requests_running", "Rows in the engine.", lambda: engine.stats().running)
+    metrics.gauge("tollgate_num_requests_waiting", "Rows that wait.", lambda: engine.stats().waiting)
+    metrics.gauge("tollgate_kv_cache_usage_perc", "Share of cache slots in use.", lambda: engine.stats().kv_usage)
 
 
 async def load_models(serving: Serving) -> None:

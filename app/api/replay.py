@@ -4,6 +4,7 @@ The claim on a key is durable and shared by replicas. The answer itself is kept 
 to a bound, because outputs are not stored: later the same key gets 409 and the receipt's address. Plain ASGI.
 """
 
+import logging
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -15,10 +16,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api.body import read_bytes
 from app.api.context import caller, request_id_of, serving_of
 from app.api.errors import answer_of
-from app.errors import IdempotencyInProgress, IdempotencyMismatch, InvalidRequest, ReplayUnavailable, TollgateError
+from app.errors import (
+    IdempotencyInProgress,
+    IdempotencyMismatch,
+    InvalidRequest,
+    ReplayUnavailable,
+    StorageUnavailable,
+    TollgateError,
+)
 from app.metering.database import microseconds
 from app.metering.idempotency import Claim, claim, fingerprint_of, finish, let_go
 
+log = logging.getLogger(__name__)
 KEY_LENGTH_MAX = 255
 ANSWER_BYTES_MAX = 2**20
 DROPPED = frozenset({b"x-request-id", b"date", b"server"})
@@ -162,9 +171,12 @@ class Idempotency:
             if recorded.status == 200 and recorded.is_whole:
                 self._replays.keep(request_id, recorded)
             end = let_go if is_refused else finish
-            await serving.books.database.run(
-                lambda connection: end(connection, request_id=request_id, tenant_id=tenant_id, key=key)
-            )
+            try:
+                await serving.books.database.run(
+                    lambda connection: end(connection, request_id=request_id, tenant_id=tenant_id, key=key)
+                )
+            except StorageUnavailable:
+                log.warning("request %s: its Idempotency-Key stays in progress, the database is away", request_id)
 
 
 async def replay(answer: Recorded | None, request_id: str, scope: Scope, receive: Receive, send: Send) -> None:

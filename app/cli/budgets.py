@@ -7,6 +7,7 @@ import typer
 
 from app.cli.context import operator, read
 from app.clock import SystemClock
+from app.metering.acts import noting
 from app.metering.budgets import BudgetState, add_money, list_budgets, set_monthly
 from app.metering.budgets import remove as remove_budget
 from app.metering.database import moment_of
@@ -47,11 +48,12 @@ def set_one(
     if limit < 0:
         raise typer.BadParameter("a limit is at least 0")
     budget_id = read(
-        operator().noting(
+        noting(
+            operator(),
             lambda connection: set_monthly(
                 connection, clock=SystemClock(), tenant_name=tenant, limit_nano=limit, key=key
             ),
-            act="budget.set", details={"tenant": tenant, "key": key, "limit_nano": limit},
+            act="budget.set", details={"limit_nano": limit},
         )
     )  # fmt: skip
     typer.echo(f"{budget_id}: {key or tenant} may spend {decimal_text(limit)} a month")
@@ -67,11 +69,12 @@ def topup(
     """Add to a prepaid balance. The first top-up makes the balance: from then on requests need it."""
     nano = amount_of(amount)
     budget_id = read(
-        operator().noting(
+        noting(
+            operator(),
             lambda connection: add_money(
                 connection, clock=SystemClock(), tenant_name=tenant, amount_nano=nano, note=note[:200], key=key
             ),
-            act="budget.topup", details={"tenant": tenant, "key": key, "amount_nano": nano},
+            act="budget.topup", details={"amount_nano": nano},
         )
     )  # fmt: skip
     typer.echo(f"{budget_id}: {decimal_text(nano)} for {key or tenant}")
@@ -94,8 +97,11 @@ def show(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
 def remove(budget_id: Annotated[str, typer.Argument(help="The budget's id.")]) -> None:
     """Let a budget bind no new request; what was spent stays in the books."""
     read(
-        operator().noting(
-            lambda connection: remove_budget(connection, budget_id=budget_id), act="budget.remove", details={}
+        noting(
+            operator(),
+            lambda connection: remove_budget(connection, budget_id=budget_id),
+            act="budget.remove",
+            details={},
         )
     )
     typer.echo(f"{budget_id} binds nobody any more.")

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from app.cli.context import operator, read, with_database
 from app.clock import SystemClock
+from app.metering.acts import noting
 from app.metering.database import microseconds
 from app.metering.money import Meter
 from app.metering.prices import list_prices, prices_of, set_price, tenant_id_of
@@ -56,9 +57,10 @@ def set_one(
         raise typer.BadParameter("give a price with --per-million, or --free")
     per_million = per_million or "0"
     pico, effective_us = pico_of(per_million), None if start is None else moment_us(start)
-    details = {"model": model, "task": task.value, "meter": meter.value, "pico_per_unit": pico, "tenant": tenant}
+    details = {"model": model, "task": task.value, "meter": meter.value, "pico_per_unit": pico}
     price_id = read(
-        operator().noting(
+        noting(
+            operator(),
             lambda connection: set_price(
                 connection, clock=SystemClock(), model=model, task=task.value, meter=meter, pico_per_unit=pico,
                 tenant_name=tenant, effective_us=effective_us,

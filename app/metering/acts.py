@@ -129,16 +129,6 @@ class Operator:
         self.require(act)
         self._note(connection, act, target[:40], None, details)
 
-    def noting(self, work: Work[str], *, act: str, details: Mapping[str, Any]) -> Work[str]:
-        """`work`, which returns the id of what it made, and the note of it, in one transaction."""
-
-        def done(connection: Connection) -> str:
-            target = work(connection)
-            self.note(connection, act=act, target=target, details=details)
-            return target
-
-        return done
-
     def _change_tenant(self, connection: Connection, act: str, name: str, changes: Mapping[str, Any]) -> TenantRecord:
         self.require(act)
         before = tenants.find_tenant(connection, name)
@@ -188,3 +178,17 @@ def changed_between(before: Mapping[str, Any] | None, after: Mapping[str, Any]) 
         return {"before": None, "after": dict(after)}
     differs = [name for name in after if before[name] != after[name]]
     return {"before": {name: before[name] for name in differs}, "after": {name: after[name] for name in differs}}
+
+
+def noting(operator: Operator, work: Work[str], *, act: str, details: Mapping[str, Any]) -> Work[str]:
+    """`work`, which returns the id of what it made, and the operator's note of it, in one transaction.
+
+    `details` name no tenant and no key: what an erasure must forget hangs on the id.
+    """
+
+    def done(connection: Connection) -> str:
+        target = work(connection)
+        operator.note(connection, act=act, target=target, details=details)
+        return target
+
+    return done

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, Connection, delete, select, update
 
 from app.metering.database import upsert
+from app.metering.ledger import Outcome
 from app.metering.tables import hold, idempotency, usage_entry
 
 TTL_US = 24 * 3_600_000_000
@@ -56,7 +57,7 @@ def claim(
     found = connection.execute(select(idempotency).where(*mine)).mappings().one()
     return Claim(
         request_id=found["request_id"], fingerprint=found["fingerprint"], is_mine=found["request_id"] == request_id,
-        is_done=found["state"] == DONE,
+        is_done=found["state"] == DONE or _has_crashed(connection, found["request_id"]),
     )  # fmt: skip
 
 
@@ -73,6 +74,12 @@ def let_go(connection: Connection, *, request_id: str, tenant_id: str, key: str)
 def _claim(request_id: str, tenant_id: str, key: str) -> tuple[ColumnElement[bool], ...]:
     mine = idempotency.c
     return mine.tenant_id == tenant_id, mine.key_hash == hash_of(key), mine.request_id == request_id
+
+
+def _has_crashed(connection: Connection, request_id: str) -> bool:
+    """Whether its replica died with it, so that nobody will finish the claim."""
+    crashed = select(usage_entry.c.id).where(usage_entry.c.id == request_id, usage_entry.c.outcome == Outcome.CRASHED)
+    return connection.scalar(crashed) is not None
 
 
 def _is_void(connection: Connection, request_id: str) -> bool:
