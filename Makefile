@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install serve test check format bench clean
+.PHONY: install serve test test-faults check format bench clean
 
 install: $(VENV)/.installed
 
@@ -20,6 +20,10 @@ serve: install
 
 test: install
 	$(BIN)/pytest
+
+# The long ones: 20 kills under 32 streams. Some minutes.
+test-faults: install
+	$(BIN)/pytest -m fault_long tests/faults
 
 check: install
 	$(BIN)/ruff format --check app tests benchmarks

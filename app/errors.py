@@ -6,6 +6,8 @@ TollgateError
 │   ├── RequestTooLarge
 │   ├── MissingKey   ├── InvalidKey   ├── NotAllowed   └── TenantSuspended
 │   ├── ExceedsLimit   └── RateLimited ── RequestsLimited, TokensLimited
+│   ├── PriceMissing   ├── InsufficientQuota
+│   ├── IdempotencyInProgress   ├── IdempotencyMismatch   ├── ReplayUnavailable
 │   ├── ModelNotFound   └── NotFound
 │   └── Conflict
 ├── UnavailableError        the same request may succeed later
@@ -32,6 +34,8 @@ class Kind(StrEnum):
     CONFLICT = "conflict"
     REQUESTS_LIMITED = "requests_limited"
     TOKENS_LIMITED = "tokens_limited"
+    MISMATCH = "mismatch"
+    QUOTA = "quota"
     UNAVAILABLE = "unavailable"
     TIMEOUT = "timeout"
     OPERATOR = "operator"
@@ -167,6 +171,42 @@ class Conflict(RequestError):
     """The request conflicts with the present state."""
 
     code = "conflict"
+    kind = Kind.CONFLICT
+
+
+class PriceMissing(RequestError):
+    """This model has no price yet; ask the operator to set one or to mark it as free."""
+
+    code = "price_missing"
+    kind = Kind.FORBIDDEN
+
+
+class InsufficientQuota(RequestError):
+    """The budget is used up; ask the operator to top it up."""
+
+    code = "insufficient_quota"
+    kind = Kind.QUOTA
+
+
+class IdempotencyInProgress(RequestError):
+    """A request with this Idempotency-Key still runs; ask again shortly."""
+
+    code = "idempotency_in_progress"
+    kind = Kind.CONFLICT
+    retry_after_s = 1.0
+
+
+class IdempotencyMismatch(RequestError):
+    """This Idempotency-Key was used with another request; use a fresh one."""
+
+    code = "idempotency_mismatch"
+    kind = Kind.MISMATCH
+
+
+class ReplayUnavailable(RequestError):
+    """The first answer under this Idempotency-Key is no longer kept; its receipt is. Use a fresh key to run again."""
+
+    code = "idempotency_replay_unavailable"
     kind = Kind.CONFLICT
 
 

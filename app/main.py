@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
@@ -15,18 +16,33 @@ from app import __version__
 from app.admission.authenticate import Authenticator
 from app.admission.gate import Gate
 from app.admission.limits import Limits
-from app.api import admin, admin_audit, admin_keys, admin_tenants, health, models, native, openai
+from app.api import (
+    admin,
+    admin_audit,
+    admin_keys,
+    admin_tenants,
+    estimate,
+    health,
+    models,
+    native,
+    openai,
+    receipts,
+    usage,
+)
 from app.api.access import AccessLog
 from app.api.admin_acting import Desk
 from app.api.context import request_id_of
 from app.api.disconnect import ClientGone
 from app.api.errors import answer_of
+from app.api.replay import Idempotency, Replays
 from app.clock import Clock, SystemClock
 from app.engine.client import EngineClient
 from app.engine.transports.child import ChildEngine
 from app.errors import InvalidRequest, NotFound, TollgateError
+from app.metering.books import Books
 from app.metering.database import Database
 from app.metering.keys import Pepper
+from app.metering.replica import journal_folder, name_of, workers_of
 from app.observability.metrics import Metrics
 from app.registry.catalogue import SHIPPED, load_catalogue
 from app.registry.residency import Residency
@@ -34,47 +50,47 @@ from app.serving import Serving
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
-REPLICA = "local"
 CLOSED_REQUEST = 499
 DESCRIPTION = "Hosted models behind a key: every token is scheduled fairly, streamed at once and counted once."
 
 
-def build_app(settings: Settings, *, replica_id: str = REPLICA, engine_socket: Path | None = None) -> FastAPI:
+def build_app(settings: Settings, *, worker: int | None = None, engine_socket: Path | None = None) -> FastAPI:
     """The application, not yet started. Raises CatalogueError when the catalogue is wrong.
 
-    `replica_id` names the process in the ledger: no two that run at once may share it. With `engine_socket` the engine
-    is one that another process keeps.
+    `worker` numbers the process where several serve together; `engine_socket` is of the engine that they share.
     """
     chosen = settings.registry
     catalogue = load_catalogue(chosen.catalogue or SHIPPED, enable=chosen.enable, disable=chosen.disable)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        clock, database = SystemClock(), Database(home=settings.home)
+        clock = SystemClock()
+        database = open_database(settings)
+        replica = name_of(settings.home, is_shared=database.is_shared, worker=worker)
         await database.open()
         engine = open_engine(settings, engine_socket, clock)
         metrics = Metrics()
-        metrics.gauge("tollgate_num_requests_running", "Rows in the engine.", lambda: engine.stats().running)
-        metrics.gauge("tollgate_num_requests_waiting", "Rows that wait.", lambda: engine.stats().waiting)
-        metrics.gauge("tollgate_kv_cache_usage_perc", "Share of cache slots in use.", lambda: engine.stats().kv_usage)
+        watch(metrics, engine)
         residency = Residency(catalogue=catalogue, engine=engine, settings=chosen, home=settings.home, clock=clock)
         pepper = Pepper(settings.home)
         app.state.desk = Desk(database, clock, pepper)
         authenticator = Authenticator(database=database, pepper=pepper, clock=clock)
         limits = Limits(settings=settings.limits, clock=clock, metrics=metrics)
-        gate = Gate(database=database, clock=clock)
+        books = Books(database=database, home=journal_folder(settings.home, worker), clock=clock, replica_id=replica)
+        metrics.gauge("tollgate_spool_waiting", "1 while entries wait for the database.", lambda: float(books.spooled))
+        gate = Gate(books=books)
         app.state.serving = serving = Serving(
             authenticator=authenticator, residency=residency, limits=limits, gate=gate, engine=engine, clock=clock,
-            metrics=metrics, timeout_s=settings.api.request_timeout_s, replica_id=replica_id,
+            metrics=metrics, timeout_s=settings.api.request_timeout_s, replica_id=replica, books=books,
         )  # fmt: skip
-        lost = await gate.recover(replica_id=replica_id)
-        if lost:
-            log.warning("%d requests were running when the server last died; they are settled as crashed", lost)
+        if worker is None:
+            await settle_leftovers(settings, database)
+        tell_of_lost(await books.start())
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(for_ever(authenticator.run)),
-                    group.create_task(for_ever(gate.run)),
+                    *(group.create_task(for_ever(loop)) for loop in (books.run, books.sync, books.report)),
                     group.create_task(for_ever(limits.run)),
                     group.create_task(load_models(serving)),
                 ]
@@ -85,6 +101,9 @@ def build_app(settings: Settings, *, replica_id: str = REPLICA, engine_socket: P
                         task.cancel()
         finally:
             await engine.close()
+            with suppress(TollgateError):
+                await books.drain()
+            books.close()
             await limits.close()
             with suppress(TollgateError):
                 await authenticator.note_uses()
@@ -92,11 +111,17 @@ def build_app(settings: Settings, *, replica_id: str = REPLICA, engine_socket: P
 
     app = FastAPI(title="Tollgate", version=__version__, description=DESCRIPTION, lifespan=lifespan)
     app.state.settings = settings
-    for room in (openai, native, models, admin, admin_tenants, admin_keys, admin_audit, health):
+    rooms = (
+        openai, native, models, estimate, receipts, usage, admin, admin_tenants, admin_keys, admin_audit, health,
+    )  # fmt: skip
+    for room in rooms:
         app.include_router(room.router)
+    metering = settings.metering
+    app.state.replays = Replays(bytes_max=metering.replay_bytes, kept_s=metering.replay_s)
+    app.add_middleware(Idempotency, replays=app.state.replays, body_bytes_max=settings.api.body_bytes_max)
     app.add_middleware(AccessLog)
     app.add_exception_handler(HTTPException, as_envelope)
-    for kind in (TollgateError, ClientGone, Exception):
+    for kind in (TollgateError, ClientGone, RequestValidationError, Exception):
         app.add_exception_handler(kind, as_envelope)
     return app
 
@@ -110,6 +135,37 @@ def open_engine(settings: Settings, socket: Path | None, clock: Clock) -> Engine
     from app.engine.transports.inline import InlineEngine  # here, because it brings torch
 
     return InlineEngine(settings=settings.engine, clock=clock)
+
+
+def open_database(settings: Settings) -> Database:
+    """The database as the settings want it, not yet opened."""
+    chosen = settings.metering
+    return Database(home=settings.home, url=chosen.database_url, connections=chosen.connections)
+
+
+async def settle_leftovers(settings: Settings, database: Database) -> None:
+    """Settle what any worker of an earlier run left in its journal; none may run now."""
+    lost = 0
+    for worker in workers_of(settings.home):
+        name = name_of(settings.home, is_shared=database.is_shared, worker=worker)
+        folder = journal_folder(settings.home, worker)
+        books = Books(database=database, home=folder, clock=SystemClock(), replica_id=name)
+        lost += await books.start()
+        books.close()
+    tell_of_lost(lost)
+
+
+def tell_of_lost(count: int) -> None:
+    """Say how many requests a crash cut off."""
+    if count:
+        log.warning("%d requests were running when the server last died; they are settled as crashed", count)
+
+
+def watch(metrics: Metrics, engine: EngineClient) -> None:
+    """Gauges of the engine."""
+    metrics.gauge("tollgate_num_requests_running", "Rows in the engine.", lambda: engine.stats().running)
+    metrics.gauge("tollgate_num_requests_waiting", "Rows that wait.", lambda: engine.stats().waiting)
+    metrics.gauge("tollgate_kv_cache_usage_perc", "Share of cache slots in use.", lambda: engine.stats().kv_usage)
 
 
 async def load_models(serving: Serving) -> None:
@@ -139,6 +195,9 @@ async def as_envelope(request: Request, error: Exception) -> Response:
         shown = known.get(error.status_code) or InvalidRequest(str(error.detail))
         answer = answer_of(shown)
         return JSONResponse(answer.body, error.status_code, {**answer.headers, **(error.headers or {})})
+    if isinstance(error, RequestValidationError):
+        fault = error.errors()[0]
+        error = InvalidRequest(f"{fault['loc'][-1]}: {fault['msg']}", field=str(fault["loc"][-1]))
     if not isinstance(error, TollgateError):
         log.error("request %s failed", request_id_of(request), exc_info=error)
     elif error.kind in ("internal", "operator"):

@@ -7,15 +7,17 @@ from contextlib import asynccontextmanager
 from typing import Any, Generic, TypeVar
 
 from app.admission.authenticate import Authenticator, Principal
-from app.admission.gate import Gate, Reservation
+from app.admission.gate import HOLD_TOKENS, Gate, Reservation
 from app.admission.limits import Limits, Standing
 from app.clock import Clock
 from app.engine.client import EngineClient
 from app.engine.session import JobSession, open_jobs
 from app.errors import DeadlineExceeded, Draining, TaskMismatch, TollgateError
+from app.metering.books import Books
 from app.metering.database import new_id
-from app.metering.ledger import Admission, Outcome, Receipt, Usage
+from app.metering.ledger import Admission, Outcome, Receipt, Usage, estimate
 from app.observability.metrics import Metrics
+from app.registry.model import Model, TaskName
 from app.registry.residency import Residency
 from app.tasks.task import Caller, Prepared, Task
 
@@ -37,7 +39,7 @@ class Answer(Generic[E, P]):
         self._reservation = reservation
 
     async def events(self) -> AsyncIterator[E]:
-        """Results as they come; each is noted as delivered when the reader takes the next."""
+        """Results as they come; each is noted as delivered before it leaves, so that no crash gives it away."""
         async for event in self._events:
             self._reservation.note(self.delivered())
             yield event
@@ -52,10 +54,14 @@ class Answer(Generic[E, P]):
         )
 
     def used(self) -> Usage:
-        """What the engine did for a request that was broken off: at most what was read, all that was produced."""
-        done = self._session.total_usage
-        output = max(done.output_tokens, self.prepared.delivered_tokens)
+        """What a customer owes who broke it off: what was read, and what was delivered, or produced for a whole answer.
+
+        Never more than the budgets were asked for.
+        """
+        done, account = self._session.total_usage, self._reservation
         read = min(self.prepared.input_tokens, done.input_tokens)
+        produced = max(done.output_tokens, self.prepared.delivered_tokens)
+        output = self.prepared.delivered_tokens if account.is_streaming else account.covered(produced)
         return Usage(input_tokens=read, output_tokens=output, characters=self.prepared.characters if read else 0)
 
     async def settle(self) -> Receipt:
@@ -68,9 +74,11 @@ class Serving:
 
     def __init__(
         self, *, authenticator: Authenticator, residency: Residency, limits: Limits, gate: Gate, engine: EngineClient,
-        clock: Clock, metrics: Metrics, timeout_s: float, replica_id: str = "local",
+        books: Books, clock: Clock, metrics: Metrics, timeout_s: float, replica_id: str = "local",
     ) -> None:  # fmt: skip
         self.residency = residency
+        self.books = books
+        self.clock = clock
         self.engine = engine
         self.metrics = metrics
         self.is_draining = False
@@ -78,7 +86,6 @@ class Serving:
         self._authenticator = authenticator
         self._limits = limits
         self._gate = gate
-        self._clock = clock
         self._timeout_s = timeout_s
         self._replica_id = replica_id
 
@@ -96,12 +103,25 @@ class Serving:
 
     def new_request_id(self) -> str:
         """A fresh id, sorted by time: the name of the ledger's entry."""
-        return new_id("req", self._clock)
+        return new_id("req", self.clock)
+
+    async def estimate(
+        self, task: Task[Any, Prepared, Any], request: Any, *, model: str, principal: Principal, request_id: str
+    ) -> tuple[Prepared, Admission, int | None]:
+        """What `request` would be: prepared, priced, and what is left in the budgets. Nothing runs or is held."""
+        principal.require(task=task.name.value, model=model)
+        caller = Caller(request_id=request_id, tenant=principal.tenant_id, weight=principal.weight)
+        async with self.residency.lease(model) as resident:
+            prepared = await task.prepare(request, resident, caller)
+        asked = self._admission(prepared, task.name, resident.model, principal, request_id, route="/v1/estimate")
+        priced, left = await self.books.database.run(lambda c: estimate(c, asked, clock=self.clock))
+        return prepared, priced, left
 
     @asynccontextmanager
     async def open(
-        self, task: Task[Any, P, E], request: Any, *, model: str, principal: Principal, request_id: str, route: str
-    ) -> AsyncGenerator[Answer[E, P]]:
+        self, task: Task[Any, P, E], request: Any, *, model: str, principal: Principal, request_id: str, route: str,
+        is_streaming: bool = False,
+    ) -> AsyncGenerator[Answer[E, P]]:  # fmt: skip
         """Run `request`. Leaving the scope, however it comes, stops the engine's work and leaves one entry."""
         if self.is_draining:
             raise Draining
@@ -114,7 +134,7 @@ class Serving:
             try:
                 async with (
                     self._authenticator.watch(principal) as revoked,
-                    self._run(task, request, model, principal, request_id, route) as answer,
+                    self._run(task, request, place.model, principal, request_id, route, is_streaming) as answer,
                 ):
                     watcher = asyncio.create_task(self._cancel_when(revoked, answer))
                     try:
@@ -128,22 +148,25 @@ class Serving:
 
     @asynccontextmanager
     async def _run(
-        self, task: Task[Any, P, E], request: Any, model: str, principal: Principal, request_id: str, route: str
+        self,
+        task: Task[Any, P, E],
+        request: Any,
+        model: Model,
+        principal: Principal,
+        request_id: str,
+        route: str,
+        is_streaming: bool,
     ) -> AsyncGenerator[Answer[E, P]]:
         caller = Caller(request_id=request_id, tenant=principal.tenant_id, weight=principal.weight)
-        async with self.residency.lease(model) as resident:
+        async with self.residency.lease(model.id) as resident:
             prepared = await task.prepare(request, resident, caller)
-            admission = Admission(
-                request_id=request_id, tenant_id=principal.tenant_id, key_id=principal.key_id, model=model,
-                task=task.name.value, route=route, input_tokens=prepared.input_tokens,
-                output_tokens_max=prepared.output_tokens_max, characters=prepared.characters,
-                replica_id=self._replica_id,
-            )  # fmt: skip
+            admission = self._admission(prepared, task.name, model, principal, request_id, route=route)
             permit = self._limits.permit(
                 principal, request_id=request_id, input_tokens=prepared.input_tokens,
                 output_tokens_max=prepared.output_tokens_max, is_output_asked=prepared.is_output_asked,
             )  # fmt: skip
-            async with permit as permitted, self._gate.admit(admission) as reservation:
+            async with permit as permitted, self._gate.admit(admission, is_streaming=is_streaming) as reservation:
+                prepared.allow = reservation.allow
                 answer: Answer[E, P] | None = None
                 try:
                     async with asyncio.timeout(self._timeout_s), open_jobs(self.engine, prepared.jobs) as session:
@@ -161,6 +184,16 @@ class Serving:
                 finally:
                     used = reservation.delivered
                     permitted.tokens_used = used.input_tokens + used.output_tokens
+
+    def _admission(
+        self, prepared: Prepared, task: TaskName, model: Model, principal: Principal, request_id: str, *, route: str
+    ) -> Admission:
+        return Admission(
+            request_id=request_id, tenant_id=principal.tenant_id, key_id=principal.key_id, model=model.id,
+            task=task.value, route=route, input_tokens=prepared.input_tokens,
+            output_tokens_max=prepared.output_tokens_max, characters=prepared.characters, is_free=model.is_free,
+            output_tokens_held=HOLD_TOKENS if prepared.is_cut_anywhere else None, replica_id=self._replica_id,
+        )  # fmt: skip
 
     async def _cancel_when(self, revoked: asyncio.Event, answer: Answer[Any, Any]) -> None:
         await revoked.wait()

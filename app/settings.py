@@ -22,6 +22,7 @@ from app.admission.settings import LimitSettings
 from app.api.settings import ApiSettings
 from app.engine.settings import EngineSettings
 from app.errors import SettingsError
+from app.metering.settings import MeteringSettings
 from app.registry.settings import RegistrySettings
 
 PREFIX = "TOLLGATE_"
@@ -47,6 +48,7 @@ class Settings(BaseSettings):
     api: ApiSettings = Field(default_factory=lambda: ApiSettings())
     engine: EngineSettings = Field(default_factory=lambda: EngineSettings.model_validate({}))
     limits: LimitSettings = Field(default_factory=lambda: LimitSettings.model_validate({}))
+    metering: MeteringSettings = Field(default_factory=lambda: MeteringSettings.model_validate({}))
     registry: RegistrySettings = Field(default_factory=lambda: RegistrySettings.model_validate({}))
 
     @classmethod

@@ -13,6 +13,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 pytest_plugins = [
     "tests.fixtures.database",
     "tests.fixtures.hub",
+    "tests.fixtures.postgres",
     "tests.fixtures.redis",
     "tests.fixtures.residency",
     "tests.fixtures.server",

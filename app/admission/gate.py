@@ -4,57 +4,73 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from app.clock import Clock
-from app.errors import DeadlineExceeded
-from app.metering.database import Database
-from app.metering.ledger import Admission, Outcome, Receipt, Usage, note_progress, open_priced_hold, recover, settle
+from app.errors import DeadlineExceeded, StorageUnavailable
+from app.metering.books import Books
+from app.metering.ledger import Admission, Outcome, Receipt, Usage
 
-CHECKPOINT_S = 1.0
-"""How much of a running request's output a crash may leave uncharged."""
+HOLD_TOKENS = 64
+"""For how many more output tokens a growing text holds money at a time."""
 
 
 class Reservation:
     """An admitted request's account: open, then settled, once."""
 
-    def __init__(self, *, database: Database, clock: Clock, admission: Admission) -> None:
+    def __init__(self, *, books: Books, admission: Admission, is_streaming: bool) -> None:
         self.admission = admission
         self.receipt: Receipt | None = None
         self.delivered = Usage()
-        self._database = database
-        self._clock = clock
+        self.is_streaming = is_streaming
+        self._books = books
+        self._held_tokens = admission.output_tokens_at_first
+        self._is_refused = False
 
     def note(self, delivered: Usage) -> None:
-        """What the customer has been given so far; cheap, called for every event."""
+        """What the customer will have been given with the next piece; cheap, called before each leaves."""
         self.delivered = delivered
+        if self.is_streaming:
+            self._books.note(self.admission, delivered)
+
+    async def allow(self, delivered_tokens: int, more_tokens: int) -> int:
+        """How many of `more_tokens` may still be delivered; fewer when the budgets cover no more."""
+        if not self.admission.windows:
+            return more_tokens
+        wanted = delivered_tokens + more_tokens
+        if wanted > self._held_tokens and not self._is_refused:
+            asked = max(wanted, min(self._held_tokens + HOLD_TOKENS, self.admission.output_tokens_max))
+            try:
+                self._held_tokens = await self._books.extend(
+                    self.admission, held_tokens=self._held_tokens, wanted_tokens=asked
+                )
+            except StorageUnavailable:
+                self._is_refused = True
+            self._is_refused |= self._held_tokens < wanted
+        return max(0, min(more_tokens, self._held_tokens - delivered_tokens))
+
+    def covered(self, output_tokens: int) -> int:
+        """So many of them as money is held for."""
+        return min(output_tokens, self._held_tokens) if self.admission.windows else output_tokens
 
     async def settle(self, outcome: Outcome, usage: Usage) -> Receipt:
         """Commit the entry. Await this before the last chunk: what is shown is then durable. Repeating is harmless."""
-        request_id = self.admission.request_id
-        self.receipt = await self._database.run(
-            lambda connection: settle(connection, request_id, outcome, usage, clock=self._clock)
-        )
+        self.receipt = await self._books.settle(self.admission, outcome, usage)
         return self.receipt
 
 
 class Gate:
     """Admits requests against the ledger of one replica."""
 
-    def __init__(self, *, database: Database, clock: Clock) -> None:
-        self._database = database
-        self._clock = clock
-        self._open: dict[str, Reservation] = {}
+    def __init__(self, *, books: Books) -> None:
+        self._books = books
 
     @asynccontextmanager
-    async def admit(self, admission: Admission) -> AsyncGenerator[Reservation]:
-        """Hold the worst case, and settle on leaving if the road has not: cancelled, timed out or failed.
+    async def admit(self, admission: Admission, *, is_streaming: bool = True) -> AsyncGenerator[Reservation]:
+        """Hold money, and settle on leaving if the road has not: cancelled, timed out or failed.
 
-        A failure before anything was delivered costs nothing; otherwise what was delivered is charged.
+        A failure of ours costs nothing unless a part of the answer had left; a customer who breaks a request off pays
+        for what was read and delivered, or produced where the answer was to be whole.
         """
-        admission = await self._database.run(
-            lambda connection: open_priced_hold(connection, admission, clock=self._clock)
-        )
-        reservation = Reservation(database=self._database, clock=self._clock, admission=admission)
-        self._open[admission.request_id] = reservation
+        admission = await self._opened(admission)
+        reservation = Reservation(books=self._books, admission=admission, is_streaming=is_streaming)
         outcome = Outcome.CANCELLED
         try:
             yield reservation
@@ -65,22 +81,16 @@ class Gate:
             outcome = Outcome.FAILED
             raise
         finally:
-            del self._open[admission.request_id]
             if reservation.receipt is None:
-                await asyncio.shield(asyncio.create_task(reservation.settle(outcome, reservation.delivered)))
+                is_ours = outcome is not Outcome.CANCELLED and not is_streaming
+                used = Usage() if is_ours else reservation.delivered
+                await asyncio.shield(asyncio.create_task(reservation.settle(outcome, used)))
 
-    async def checkpoint(self) -> None:
-        """Write down what running requests have delivered."""
-        progress = {name: reservation.delivered for name, reservation in self._open.items()}
-        if progress:
-            await self._database.run(lambda connection: note_progress(connection, progress))
-
-    async def run(self) -> None:
-        """Checkpoint for ever; the task group of main.py owns this."""
-        while True:
-            await asyncio.sleep(CHECKPOINT_S)
-            await self.checkpoint()
-
-    async def recover(self, *, replica_id: str) -> int:
-        """Settle what this replica left open when it died; call before the first admission."""
-        return await self._database.run(lambda c: recover(c, replica_id=replica_id, clock=self._clock))
+    async def _opened(self, admission: Admission) -> Admission:
+        """Opening is never cut short: a caller that is cancelled meanwhile was not admitted, and holds nothing."""
+        opening = asyncio.ensure_future(self._books.open(admission))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            self._books.abandon(await opening)
+            raise

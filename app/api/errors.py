@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from app.errors import InternalError, Kind, TollgateError
+from app.errors import InternalError, Kind, ReplayUnavailable, TollgateError
 
 STATUS = {
     Kind.INVALID: 400,
@@ -14,6 +14,8 @@ STATUS = {
     Kind.CONFLICT: 409,
     Kind.REQUESTS_LIMITED: 429,
     Kind.TOKENS_LIMITED: 429,
+    Kind.MISMATCH: 422,
+    Kind.QUOTA: 429,
     Kind.TOO_LARGE: 413,
     Kind.UNAVAILABLE: 503,
     Kind.TIMEOUT: 504,
@@ -25,6 +27,7 @@ TYPE = {
     Kind.CONFLICT: "conflict_error",
     Kind.REQUESTS_LIMITED: "requests",
     Kind.TOKENS_LIMITED: "tokens",
+    Kind.QUOTA: "insufficient_quota",
     Kind.UNAVAILABLE: "server_error",
     Kind.TIMEOUT: "server_error",
     Kind.OPERATOR: "server_error",
@@ -57,6 +60,8 @@ def answer_of(error: Exception) -> ErrorAnswer:
     if known.retry_after_s is not None:
         headers["retry-after"] = str(max(1, math.ceil(known.retry_after_s)))
         headers["retry-after-ms"] = str(math.ceil(known.retry_after_s * 1000))
+    if known.kind is Kind.QUOTA or isinstance(known, ReplayUnavailable):
+        headers["x-should-retry"] = "false"
     body = {
         "error": {
             "message": message,

@@ -10,6 +10,7 @@ from app.admission.authenticate import Principal
 from app.api.body import read_body
 from app.api.context import Caller, RequestId, Rooms
 from app.api.disconnect import unless_hung_up
+from app.api.receipts import cost_headers
 from app.errors import InvalidRequest
 from app.metering.ledger import Receipt
 from app.serving import Serving
@@ -165,7 +166,7 @@ async def folded(
 def reply(request_id: str, model: str, data: list[Any], receipt: Receipt) -> JSONResponse:
     """The envelope."""
     answers = Answers[Any](id=request_id, model=model, data=data, usage=usage_of(receipt))
-    return JSONResponse(answers.model_dump(mode="json"))
+    return JSONResponse(answers.model_dump(mode="json"), headers=cost_headers(receipt))
 
 
 def schema(body: type[BaseModel]) -> dict[str, Any]:

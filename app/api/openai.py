@@ -16,6 +16,7 @@ from app.api.context import Caller, RequestId, Rooms
 from app.api.disconnect import unless_hung_up
 from app.api.errors import answer_of
 from app.api.native import schema
+from app.api.receipts import cost_headers
 from app.api.stream import SseResponse, event
 from app.engine.events import FinishReason
 from app.engine.jobs import Sampling
@@ -125,14 +126,18 @@ class Choice:
 
     def as_json(self, *, has_logprobs: bool) -> dict[str, Any]:
         """The finished choice."""
-        return choice_json(
-            self.index, self.text, reason_of(self.done), logprobs_json(self.scores, 0) if has_logprobs else None
-        )
+        logprobs = logprobs_json(self.scores, 0) if has_logprobs else None
+        return choice_json(self.index, self.text, reason_of(self.done), logprobs) | cause_json(self.done)
 
 
 def choice_json(index: int, text: str, finish_reason: str | None, logprobs: dict[str, Any] | None) -> dict[str, Any]:
     """A choice on the wire."""
     return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
+
+
+def cause_json(done: TextDone | None) -> dict[str, str]:
+    """Why a text ends before its length, when it is the budget's doing."""
+    return {} if done is None or done.cause is None else {"cause": done.cause}
 
 
 def reason_of(done: TextDone | None) -> str | None:
@@ -164,7 +169,7 @@ def usage_json(receipt: Receipt) -> dict[str, Any]:
         "total_tokens": receipt.input_tokens + receipt.output_tokens,
         "cost_nano": receipt.cost_nano,
         "currency": receipt.currency,
-    }
+    } | ({} if receipt.balance_nano is None else {"balance_nano": receipt.balance_nano})
 
 
 class Completion:
@@ -183,14 +188,14 @@ class Completion:
     def _open(self):
         return self._serving.open(
             Generation(), self._asked, model=self._body.model, principal=self._principal, request_id=self._id,
-            route=ROUTE,
+            route=ROUTE, is_streaming=bool(self._body.stream),
         )  # fmt: skip
 
     def _echo(self, index: int) -> str:
         prompt = self._asked.prompts[index // self._asked.choices]
         return prompt if self._body.echo and isinstance(prompt, str) else ""
 
-    async def whole(self) -> dict[str, Any]:
+    async def whole(self) -> JSONResponse:
         """The answer as one JSON object."""
         count = len(self._asked.prompts) * self._asked.choices
         choices = [Choice(index, self._echo(index)) for index in range(count)]
@@ -205,7 +210,9 @@ class Completion:
             has_logprobs = self._asked.logprobs is not None
             shown = [choice.as_json(has_logprobs=has_logprobs) for choice in choices]
             receipt = await answer.settle()
-        return self._head | {"choices": shown, "usage": usage_json(receipt)}
+        return JSONResponse(
+            self._head | {"choices": shown, "usage": usage_json(receipt)}, headers=cost_headers(receipt)
+        )
 
     async def frames(self) -> AsyncIterator[bytes]:
         """The answer as server-sent events. The entry is committed before the last chunk leaves."""
@@ -224,7 +231,7 @@ class Completion:
                     yield self._chunk([choice_json(found.index, found.text, None, logprobs)])
                     continue
                 ended += 1
-                last = choice_json(found.index, "", reason_of(found), None)
+                last = choice_json(found.index, "", reason_of(found), None) | cause_json(found)
                 if ended < count:
                     yield self._chunk([last])
                     continue
@@ -262,4 +269,4 @@ async def completions(request: Request, principal: Caller, serving: Rooms, reque
             completion.frames, on_error=last_event, on_refusal=refusal, headers={"x-request-id": request_id},
             keep_alive_s=request.app.state.settings.api.keep_alive_s,
         )  # fmt: skip
-    return JSONResponse(await unless_hung_up(request, completion.whole()))
+    return await unless_hung_up(request, completion.whole())

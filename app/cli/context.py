@@ -16,6 +16,7 @@ from app.metering.acts import Operator
 from app.metering.database import Database, Work
 from app.metering.keys import Pepper
 from app.metering.limits import LimitRule
+from app.settings import load_settings
 
 T = TypeVar("T")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -30,7 +31,8 @@ def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
     """Run `work` on the opened database; an error of Tollgate's ends the command with its message and exit code 1."""
 
     async def run() -> T:
-        database = Database(home=home_folder())
+        settings = load_settings()
+        database = Database(home=home_folder(), url=settings.metering.database_url)
         try:
             await database.open()
             return await work(database)

@@ -1,32 +1,60 @@
-"""tollgate usage: what each request counted."""
+"""tollgate usage: what each request counted; verify, export, invoice."""
 
 import json
-from typing import Annotated
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from app.cli.context import with_database
-from app.metering.ledger import list_entries
+from app.cli.context import or_exit, read
+from app.clock import SystemClock
+from app.errors import InvalidRequest
+from app.metering.database import microseconds
+from app.metering.invoices import as_csv, as_page, csv_text, invoice
+from app.metering.ledger import SHOWN, list_entries
+from app.metering.verify import drifts
 
 COLUMNS = (
     "occurred_at", "tenant", "key_name", "model", "task", "outcome", "input_tokens", "output_tokens", "cost_nano",
 )  # fmt: skip
+app = typer.Typer(help="Usage: the ledger's entries, their check, exports and invoices.")
 
 
+class Form(StrEnum):
+    """How something is printed."""
+
+    JSON = "json"
+    CSV = "csv"
+    HTML = "html"
+
+
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file; default: print.")]
+
+
+def write(text: str, output: Path | None) -> None:
+    """To a file, or to the terminal."""
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        output.write_text(text, encoding="utf-8")
+
+
+@app.callback(invoke_without_command=True)
 def usage(
+    context: typer.Context,
     tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
     model: Annotated[str | None, typer.Option(help="Only this model's.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 1000,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list, an object an entry.")] = False,
 ) -> None:
     """Show the ledger's newest entries, oldest first."""
-    entries = with_database(
-        lambda database: database.run(
-            lambda connection: list_entries(connection, tenant_name=tenant, model=model, limit=limit)
-        )
-    )
+    if context.invoked_subcommand is not None:
+        return
+    entries = read(lambda connection: list_entries(connection, tenant_name=tenant, model=model, limit=limit))
     if as_json:
         typer.echo(json.dumps(entries))
         return
@@ -34,3 +62,59 @@ def usage(
     for entry in entries:
         table.add_row(*(str(entry[name]) for name in COLUMNS))
     Console().print(table)
+
+
+@app.command()
+def verify(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Check entries, sums, budgets and holds against each other; exit code 1 when they differ."""
+    found = read(lambda connection: list(drifts(connection)))
+    if as_json:
+        typer.echo(json.dumps({"balanced": not found, "drifts": found}))
+    else:
+        typer.echo("\n".join(found) or "The books balance: entries, sums, budgets and holds agree.")
+    if found:
+        raise typer.Exit(1)
+
+
+def day_us(text: str) -> int:
+    """The first moment of a day in UTC."""
+    try:
+        return microseconds(datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC))
+    except ValueError as cause:
+        raise InvalidRequest(f"{text!r} is no day; write 2026-11-01") from cause
+
+
+@app.command()
+def export(
+    start: Annotated[str, typer.Option("--from", help="First day (UTC), such as 2026-11-01.")],
+    until: Annotated[str | None, typer.Option(help="Last day, included; default: up to now.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    form: Annotated[Form, typer.Option("--format", help="json or csv.")] = Form.CSV,
+    output: Output = None,
+) -> None:
+    """Export entries, oldest first."""
+    if form is Form.HTML:
+        raise typer.BadParameter("entries are exported as json or csv")
+    from_us = or_exit(lambda: day_us(start))
+    until_us = (
+        None if until is None else or_exit(lambda: day_us(until)) + timedelta(days=1) // timedelta(microseconds=1)
+    )
+    found: list[dict[str, Any]] = read(
+        lambda connection: list_entries(connection, tenant_name=tenant, from_us=from_us, until_us=until_us, limit=None)
+    )
+    columns = ("request_id", "occurred_at", "tenant", "key_name", *SHOWN)
+    write(csv_text(found, columns) if form is Form.CSV else json.dumps(found) + "\n", output)
+
+
+@app.command("invoice")
+def show_invoice(
+    tenant: Annotated[str, typer.Option(help="Whose.")],
+    month: Annotated[str, typer.Option(help="Which month (UTC), such as 2026-11.")],
+    form: Annotated[Form, typer.Option("--format", help="json, csv, or html to print.")] = Form.JSON,
+    output: Output = None,
+) -> None:
+    """A tenant's month as an invoice."""
+    now = SystemClock().now()
+    found = read(lambda connection: invoice(connection, tenant_name=tenant, month=month, now=now))
+    text = {Form.JSON: lambda: json.dumps(found, indent=2) + "\n", Form.CSV: lambda: as_csv(found)}
+    write(text.get(form, lambda: as_page(found) + "\n")(), output)

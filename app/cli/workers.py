@@ -14,13 +14,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from app.admission.gate import Gate
 from app.cli.serve import server_of
-from app.clock import SystemClock
 from app.engine.transports.process import EngineProcess, KeptProcess, await_stdin_end, own_environment
 from app.errors import SettingsError
-from app.main import REPLICA, build_app
-from app.metering.database import Database
+from app.main import build_app, open_database, settle_leftovers
 from app.observability import logs
 from app.settings import Settings
 
@@ -37,7 +34,12 @@ async def run_workers(settings: Settings, *, is_welcoming: bool) -> int:
     listener = listen(settings.api.host, settings.api.port)
     settings = with_port(settings, listener.getsockname()[1])
     build_app(settings)  # a wrong catalogue stops the start here, in one line
-    await recover(settings)
+    database = open_database(settings)
+    await database.open()
+    try:
+        await settle_leftovers(settings, database)
+    finally:
+        await database.close()
     engine = EngineProcess(settings=settings.engine, log_level=settings.log_level, log_format=settings.log_format)
     asked, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -78,24 +80,12 @@ def with_port(settings: Settings, port: int) -> Settings:
     return settings.model_copy(update={"api": settings.api.model_copy(update={"port": port})})
 
 
-async def recover(settings: Settings) -> None:
-    """Bring the schema up once, and settle what any worker of the last run left open."""
-    database = Database(home=settings.home)
-    await database.open()
-    try:
-        lost = await Gate(database=database, clock=SystemClock()).recover(replica_id=REPLICA)
-    finally:
-        await database.close()
-    if lost:
-        log.warning("%d requests were running when the server last died; they are settled as crashed", lost)
-
-
 def worker_process(
     settings: Settings, number: int, listener: socket.socket, engine: Path, *, is_welcoming: bool
 ) -> KeptProcess:
     """Worker `number`, not yet started. A restarted one bears the same name, and settles what it left open."""
     order = {
-        "settings": settings.model_dump(mode="json"), "replica": f"{REPLICA}.{number}", "listener": listener.fileno(),
+        "settings": settings.model_dump(mode="json"), "worker": number, "listener": listener.fileno(),
         "engine": str(engine), "is_welcoming": is_welcoming,
     }  # fmt: skip
     return KeptProcess(
@@ -112,7 +102,7 @@ def main() -> None:
         return
     settings = Settings(**order["settings"])
     logs.set_up(level=settings.log_level, is_json=settings.log_format == "json")
-    app = build_app(settings, replica_id=order["replica"], engine_socket=Path(order["engine"]))
+    app = build_app(settings, worker=order["worker"], engine_socket=Path(order["engine"]))
     server = server_of(app, settings, is_welcoming=order["is_welcoming"])
 
     def drain_at_end() -> None:

@@ -17,6 +17,7 @@ from app.engine.compute.plain import floats
 from app.engine.compute.sampling import Sampler, draw
 from app.engine.events import EncodedEvent, Event, FailedEvent, FinishedEvent, FinishReason, JobUsage, TokenEvent
 from app.engine.jobs import BeamSearch, DecodeJob, EncodeJob, Job, ModelSpec
+from app.engine.messages import Cancel, Close, Load, Message, Pause, Submit, Unload
 from app.engine.schedule.plan import StepPlan, pack_by_length, plan_step
 from app.engine.schedule.row import Phase, Row
 from app.engine.schedule.waiting import Waiting
@@ -33,43 +34,6 @@ from app.errors import (
 )  # fmt: skip
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Submit:
-    job: Job
-
-
-@dataclass(frozen=True, slots=True)
-class Cancel:
-    job_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    spec: ModelSpec
-    reply: Callable[[LoadedModel | TollgateError], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Unload:
-    model: str
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """A slow reader: keep the row in its slots, but feed it nothing until it resumes."""
-
-    job_id: str
-    is_paused: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    pass
-
-
-Message = Submit | Cancel | Load | Unload | Pause | Close
 
 
 @dataclass(slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from app.clock import Clock
 from app.errors import NotAllowed
 from app.metering import audit, keys, tenants
+from app.metering.database import Work
 from app.metering.keys import KeyRecord, NewKey, Pepper, key_json
 from app.metering.limits import NO_LIMITS, LimitRule
 from app.metering.tenants import STANDARD, Status, TenantRecord, tenant_json
@@ -177,3 +178,17 @@ def changed_between(before: Mapping[str, Any] | None, after: Mapping[str, Any]) 
         return {"before": None, "after": dict(after)}
     differs = [name for name in after if before[name] != after[name]]
     return {"before": {name: before[name] for name in differs}, "after": {name: after[name] for name in differs}}
+
+
+def noting(operator: Operator, work: Work[str], *, act: str, details: Mapping[str, Any]) -> Work[str]:
+    """`work`, which returns the id of what it made, and the operator's note of it, in one transaction.
+
+    `details` name no tenant and no key: what an erasure must forget hangs on the id.
+    """
+
+    def done(connection: Connection) -> str:
+        target = work(connection)
+        operator.note(connection, act=act, target=target, details=details)
+        return target
+
+    return done

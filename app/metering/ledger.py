@@ -6,16 +6,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, delete, or_, select
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import Connection, RowMapping, delete, or_, select, update
 
 from app.clock import Clock
-from app.metering.database import microseconds, moment_of
+from app.metering.budgets import Window, balance_nano, hold_money, hold_more, room_nano, spend
+from app.metering.database import microseconds, moment_of, upsert
 from app.metering.money import Meter, cost_nano
-from app.metering.prices import prices_of
-from app.metering.tables import api_key, hold, tenant, usage_entry, usage_hour
-
-HOUR_US = 3_600_000_000
+from app.metering.prices import prices_or_refusal
+from app.metering.rollups import add_to_sums
+from app.metering.tables import api_key, hold, tenant, usage_entry
 
 
 class Outcome(StrEnum):
@@ -30,7 +29,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
-    """A request that may run: who pays, for what, at which prices (pico-units by meter)."""
+    """A request that may run: who pays, for what, at which prices. All that its entry needs, whatever else is lost."""
 
     request_id: str
     tenant_id: str
@@ -40,10 +39,33 @@ class Admission:
     route: str
     input_tokens: int
     output_tokens_max: int
+    output_tokens_held: int | None = None
+    """For how many of them money is held at first; None for all."""
     characters: int = 0
+    is_free: bool = False
+    """The model needs no price."""
     prices: Mapping[str, int] = field(default_factory=dict[str, int])
-    """Set when the hold is opened."""
+    """Pico-units by meter; set when the hold is opened, as is the moment."""
+    admitted_us: int = 0
+    windows: tuple[Window, ...] = ()
+    """The budgets in which money is held."""
     replica_id: str = "local"
+
+    def cost_nano(self, output_tokens: int) -> int:
+        """What it costs when the whole input is read and so many tokens come out."""
+        units: dict[str, int] = {
+            Meter.INPUT_TOKEN: self.input_tokens,
+            Meter.OUTPUT_TOKEN: output_tokens,
+            Meter.CHARACTER: self.characters,
+            Meter.REQUEST: 1,
+        }
+        return cost_nano(self.prices, units)
+
+    @property
+    def output_tokens_at_first(self) -> int:
+        """See output_tokens_held."""
+        held = self.output_tokens_held
+        return self.output_tokens_max if held is None else min(held, self.output_tokens_max)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,49 +88,80 @@ class Receipt:
     output_tokens: int
     cost_nano: int
     currency: str
+    balance_nano: int | None = None
+    """The smallest amount left in a budget that binds the key; None without budgets."""
 
 
-def open_hold(connection: Connection, admission: Admission, *, clock: Clock) -> None:
-    """Set the worst case aside and make the request known, so that a crash after this still leaves its entry."""
-    worst: dict[str, int] = {
-        Meter.INPUT_TOKEN: admission.input_tokens,
-        Meter.OUTPUT_TOKEN: admission.output_tokens_max,
-        Meter.CHARACTER: admission.characters,
-        Meter.REQUEST: 1,
-    }
+def open_hold(connection: Connection, admission: Admission) -> Admission:
+    """Set money aside and make the request known, so that a crash after this still leaves its entry.
+
+    Raises InsufficientQuota. Returns the admission with the budgets that bind it.
+    """
+    amount = admission.cost_nano(admission.output_tokens_at_first)
+    windows = hold_money(
+        connection, tenant_id=admission.tenant_id, key_id=admission.key_id, amount_nano=amount,
+        at_us=admission.admitted_us,
+    )  # fmt: skip
     connection.execute(
         hold.insert().values(
-            request_id=admission.request_id,
-            tenant_id=admission.tenant_id,
-            key_id=admission.key_id,
-            model=admission.model,
-            task=admission.task,
-            route=admission.route,
-            prices=dict(admission.prices),
-            amount_nano=cost_nano(admission.prices, worst),
-            input_tokens=0,
-            output_tokens=0,
-            characters=0,
-            replica_id=admission.replica_id,
-            admitted_us=microseconds(clock.now()),
+            request_id=admission.request_id, tenant_id=admission.tenant_id, key_id=admission.key_id,
+            model=admission.model, task=admission.task, route=admission.route, prices=dict(admission.prices),
+            amount_nano=amount, input_tokens=0, output_tokens=0, characters=0, replica_id=admission.replica_id,
+            admitted_us=admission.admitted_us, windows=[list(window) for window in windows],
         )
-    )
+    )  # fmt: skip
+    return dataclasses.replace(admission, windows=windows)
 
 
 def open_priced_hold(connection: Connection, admission: Admission, *, clock: Clock) -> Admission:
-    """Open the hold at the prices of this moment, which the entry will keep."""
-    prices = prices_of(
-        connection, model=admission.model, task=admission.task, tenant_id=admission.tenant_id,
-        at_us=microseconds(clock.now()),
+    """Open the hold at the prices of this moment, which the entry will keep. Raises PriceMissing too."""
+    now_us = microseconds(clock.now())
+    prices = prices_or_refusal(
+        connection, model=admission.model, task=admission.task, tenant_id=admission.tenant_id, at_us=now_us,
+        is_free=admission.is_free,
     )  # fmt: skip
-    priced = dataclasses.replace(admission, prices=prices)
-    open_hold(connection, priced, clock=clock)
-    return priced
+    return open_hold(connection, dataclasses.replace(admission, prices=prices, admitted_us=now_us))
+
+
+def estimate(connection: Connection, admission: Admission, *, clock: Clock) -> tuple[Admission, int | None]:
+    """The admission at the prices of this moment, and what is left in the budgets; nothing is held."""
+    now_us = microseconds(clock.now())
+    prices = prices_or_refusal(
+        connection, model=admission.model, task=admission.task, tenant_id=admission.tenant_id, at_us=now_us,
+        is_free=admission.is_free,
+    )  # fmt: skip
+    left = balance_nano(connection, tenant_id=admission.tenant_id, key_id=admission.key_id, at_us=now_us)
+    return dataclasses.replace(admission, prices=prices, admitted_us=now_us), left
+
+
+def extend_hold(connection: Connection, admission: Admission, *, held_tokens: int, wanted_tokens: int) -> int:
+    """Hold money for more output, up to `wanted_tokens` in all; returns for how many it is held then.
+
+    What the budgets do not cover is not held: the number that comes back is the last token that may leave.
+    """
+    row = connection.execute(select(hold.c.amount_nano).where(hold.c.request_id == admission.request_id)).first()
+    if row is None or wanted_tokens <= held_tokens:
+        return held_tokens
+    room = room_nano(connection, admission.windows)
+    low, high = held_tokens, wanted_tokens
+    while low < high:
+        middle = (low + high + 1) // 2
+        if admission.cost_nano(middle) - row.amount_nano <= room:
+            low = middle
+        else:
+            high = middle - 1
+    more = admission.cost_nano(low) - row.amount_nano
+    if more > 0:
+        hold_more(connection, admission.windows, more)
+        connection.execute(
+            update(hold).where(hold.c.request_id == admission.request_id).values(amount_nano=row.amount_nano + more)
+        )
+    return low
 
 
 def note_progress(connection: Connection, progress: Mapping[str, Usage]) -> None:
-    """Checkpoint what running requests have delivered so far, by request id: what a crash is settled by."""
-    for request_id, usage in progress.items():
+    """Note in the database what running requests have delivered, for the case that their replica's disk is lost."""
+    for request_id, usage in sorted(progress.items()):
         connection.execute(
             hold.update()
             .where(hold.c.request_id == request_id)
@@ -116,40 +169,65 @@ def note_progress(connection: Connection, progress: Mapping[str, Usage]) -> None
         )
 
 
+def charge_nano(admission: Admission, usage: Usage) -> int:
+    """What `usage` costs at the admission's prices; nothing at all when nothing was used."""
+    units: dict[str, int] = {
+        Meter.INPUT_TOKEN: usage.input_tokens,
+        Meter.OUTPUT_TOKEN: usage.output_tokens,
+        Meter.CHARACTER: usage.characters,
+        Meter.REQUEST: int(usage != Usage()),
+    }
+    return cost_nano(admission.prices, units)
+
+
 def settle(
-    connection: Connection, request_id: str, outcome: Outcome, usage: Usage, *, clock: Clock, currency: str = "USD"
+    connection: Connection, admission: Admission, outcome: Outcome, usage: Usage, *, at_us: int, currency: str = "USD"
 ) -> Receipt:
-    """Close the hold with exactly one entry and its hourly sum. Repeating it is harmless: the first entry stands."""
-    held = connection.execute(select(hold).where(hold.c.request_id == request_id)).mappings().first()
-    if held is not None:
-        now_us = microseconds(clock.now())
-        units: dict[str, int] = {
-            Meter.INPUT_TOKEN: usage.input_tokens,
-            Meter.OUTPUT_TOKEN: usage.output_tokens,
-            Meter.CHARACTER: usage.characters,
-            Meter.REQUEST: int(usage != Usage()),
-        }
-        cost = cost_nano(held["prices"], units)
-        same = {name: held[name] for name in ("tenant_id", "key_id", "model", "task")}
-        done = connection.execute(
-            insert(usage_entry)
-            .values(
-                id=request_id, occurred_us=now_us, route=held["route"], outcome=outcome.value,
-                input_tokens=usage.input_tokens, cached_tokens=usage.cached_tokens,
-                output_tokens=usage.output_tokens, characters=usage.characters, prices=held["prices"],
-                cost_nano=cost, currency=currency, duration_ms=(now_us - held["admitted_us"]) // 1000,
-                replica_id=held["replica_id"], **same,
-            )
-            .on_conflict_do_nothing()
-            .returning(usage_entry.c.id)
-        ).first()  # fmt: skip
-        connection.execute(delete(hold).where(hold.c.request_id == request_id))
-        if done is not None:
-            _add_to_hour(connection, same, now_us - now_us % HOUR_US, usage, cost)
-    row = connection.execute(select(usage_entry).where(usage_entry.c.id == request_id)).mappings().one()
+    """Make the one entry, and move hold, budgets and sums with it. Repeating it is harmless: the first entry stands."""
+    cost = charge_nano(admission, usage)
+    entry: dict[str, Any] = {
+        "id": admission.request_id, "occurred_us": at_us, "tenant_id": admission.tenant_id,
+        "key_id": admission.key_id, "model": admission.model, "task": admission.task, "route": admission.route,
+        "outcome": outcome.value, "input_tokens": usage.input_tokens, "cached_tokens": usage.cached_tokens,
+        "output_tokens": usage.output_tokens, "characters": usage.characters, "prices": dict(admission.prices),
+        "cost_nano": cost, "currency": currency, "replica_id": admission.replica_id,
+        "duration_ms": max(0, at_us - admission.admitted_us) // 1000,
+    }  # fmt: skip
+    statement = upsert(connection, usage_entry).values(**entry).on_conflict_do_nothing().returning(usage_entry.c.id)
+    is_new = connection.execute(statement).first() is not None
+    left = release(connection, admission.request_id, cost_nano=cost if is_new else 0)
+    if is_new:
+        add_to_sums(connection, entry)
+    else:
+        entry = dict(connection.execute(select(usage_entry).where(usage_entry.c.id == entry["id"])).mappings().one())
+    return dataclasses.replace(receipt_of(entry), balance_nano=left)
+
+
+def release(connection: Connection, request_id: str, *, cost_nano: int = 0) -> int | None:
+    """Let go of a hold, spending `cost_nano` of it; returns what is left in its budgets. Harmless without a hold."""
+    row = connection.execute(
+        delete(hold).where(hold.c.request_id == request_id).returning(hold.c.amount_nano, hold.c.windows)
+    ).first()
+    if row is None or not row.windows:
+        return None
+    windows = [(str(budget_id), int(window_us)) for budget_id, window_us in row.windows]
+    return spend(connection, windows, request_id=request_id, held_nano=row.amount_nano, cost_nano=cost_nano)
+
+
+def receipt_of(entry: Mapping[str, Any] | RowMapping) -> Receipt:
+    """An entry as its customer sees it."""
     return Receipt(
-        request_id=request_id, outcome=Outcome(row["outcome"]), input_tokens=row["input_tokens"],
-        output_tokens=row["output_tokens"], cost_nano=row["cost_nano"], currency=row["currency"],
+        request_id=entry["id"], outcome=Outcome(entry["outcome"]), input_tokens=entry["input_tokens"],
+        output_tokens=entry["output_tokens"], cost_nano=entry["cost_nano"], currency=entry["currency"],
+    )  # fmt: skip
+
+
+def admission_of(row: RowMapping) -> Admission:
+    """A hold's row as the admission that it was opened for."""
+    return Admission(
+        request_id=row["request_id"], tenant_id=row["tenant_id"], key_id=row["key_id"], model=row["model"],
+        task=row["task"], route=row["route"], input_tokens=0, output_tokens_max=0, prices=row["prices"],
+        admitted_us=row["admitted_us"], replica_id=row["replica_id"],
     )  # fmt: skip
 
 
@@ -164,13 +242,49 @@ def recover(connection: Connection, *, replica_id: str, clock: Clock) -> int:
         usage = Usage(
             input_tokens=row["input_tokens"], output_tokens=row["output_tokens"], characters=row["characters"]
         )
-        settle(connection, row["request_id"], Outcome.CRASHED, usage, clock=clock)
+        settle(connection, admission_of(row), Outcome.CRASHED, usage, at_us=microseconds(clock.now()))
     return len(rows)
 
 
+def find_receipt(connection: Connection, *, request_id: str, tenant_id: str, clock: Clock) -> dict[str, Any] | None:
+    """What a tenant may know of one of its requests, running or settled; None when it has no such request."""
+    row = connection.execute(
+        select(usage_entry).where(usage_entry.c.id == request_id, usage_entry.c.tenant_id == tenant_id)
+    ).mappings().first()  # fmt: skip
+    if row is not None:
+        balance = balance_nano(
+            connection, tenant_id=tenant_id, key_id=row["key_id"], at_us=microseconds(clock.now())
+        )  # fmt: skip
+        return entry_json(row) | {"status": "settled", "prices": dict(row["prices"]), "balance_nano": balance}
+    row = connection.execute(
+        select(hold).where(hold.c.request_id == request_id, hold.c.tenant_id == tenant_id)
+    ).mappings().first()  # fmt: skip
+    if row is None:
+        return None
+    return {
+        "request_id": request_id, "status": "running", "model": row["model"], "task": row["task"],
+        "route": row["route"], "held_nano": row["amount_nano"], "prices": dict(row["prices"]),
+        "admitted_at": moment_of(row["admitted_us"]).isoformat(),
+    }  # fmt: skip
+
+
+SHOWN = (
+    "model", "task", "route", "outcome", "input_tokens", "cached_tokens", "output_tokens", "characters", "cost_nano",
+    "currency", "duration_ms",
+)  # fmt: skip
+
+
+def entry_json(row: RowMapping | Mapping[str, Any]) -> dict[str, Any]:
+    """An entry as JSON shows it."""
+    return {"request_id": row["id"], "occurred_at": moment_of(row["occurred_us"]).isoformat()} | {
+        name: row[name] for name in SHOWN
+    }
+
+
 def list_entries(
-    connection: Connection, *, tenant_name: str | None = None, model: str | None = None, limit: int = 1000
-) -> list[dict[str, Any]]:
+    connection: Connection, *, tenant_name: str | None = None, model: str | None = None, limit: int | None = 1000,
+    tenant_id: str | None = None, from_us: int | None = None, until_us: int | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
     """The newest `limit` entries, oldest first, with the names of tenant and key."""
     chosen = (
         select(usage_entry, tenant.c.name.label("tenant"), api_key.c.name.label("key_name"))
@@ -179,33 +293,11 @@ def list_entries(
         .order_by(usage_entry.c.id.desc())
         .limit(limit)
     )
-    if tenant_name is not None:
-        chosen = chosen.where(tenant.c.name == tenant_name)
-    if model is not None:
-        chosen = chosen.where(usage_entry.c.model == model)
-    shown = (
-        "tenant", "key_name", "model", "task", "route", "outcome", "input_tokens", "cached_tokens", "output_tokens",
-        "characters", "cost_nano", "currency", "duration_ms",
+    conditions = (
+        (tenant_name, tenant.c.name == tenant_name), (tenant_id, usage_entry.c.tenant_id == tenant_id),
+        (model, usage_entry.c.model == model), (from_us, usage_entry.c.occurred_us >= (from_us or 0)),
+        (until_us, usage_entry.c.occurred_us < (until_us or 0)),
     )  # fmt: skip
+    chosen = chosen.where(*(condition for value, condition in conditions if value is not None))
     rows = connection.execute(chosen).mappings().all()
-    return [
-        {"request_id": row["id"], "occurred_at": moment_of(row["occurred_us"]).isoformat()}
-        | {name: row[name] for name in shown}
-        for row in reversed(rows)
-    ]
-
-
-def _add_to_hour(connection: Connection, same: Mapping[str, str], hour_us: int, usage: Usage, cost: int) -> None:
-    added = {
-        "requests": 1,
-        "input_tokens": usage.input_tokens,
-        "output_tokens": usage.output_tokens,
-        "cost_nano": cost,
-    }
-    statement = insert(usage_hour).values(hour_us=hour_us, **same, **added)
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=list(usage_hour.primary_key.columns),
-            set_={name: usage_hour.c[name] + value for name, value in added.items()},
-        )
-    )
+    return [{"tenant": row["tenant"], "key_name": row["key_name"]} | entry_json(row) for row in reversed(rows)]

@@ -1,9 +1,11 @@
 """Money as integers: amounts in nano-units of the currency, prices in pico-units per unit sold. Nothing is a float."""
 
 from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 
 PICO_PER_NANO = 1000
+NANO = 10**9
 
 
 class Meter(StrEnum):
@@ -20,3 +22,26 @@ def cost_nano(prices: Mapping[str, int], units: Mapping[str, int]) -> int:
     pico = sum(prices.get(meter, 0) * count for meter, count in units.items())
     whole, rest = divmod(pico, PICO_PER_NANO)
     return whole + (2 * rest > PICO_PER_NANO or (2 * rest == PICO_PER_NANO and whole % 2 == 1))
+
+
+def shown(amount_nano: int, currency: str = "USD") -> str:
+    """An amount for people: an exact decimal number and its currency."""
+    return f"{decimal_text(amount_nano)} {currency}"
+
+
+def decimal_text(amount_nano: int) -> str:
+    """An amount as an exact decimal number: 1500000000 is 1.5."""
+    whole, rest = divmod(abs(amount_nano), NANO)
+    digits = f"{rest:09}".rstrip("0")
+    return f"{'-' if amount_nano < 0 else ''}{whole}{'.' + digits if digits else ''}"
+
+
+def nano_of(text: str) -> int:
+    """An exact decimal number as an amount. Raises ValueError for anything that has more than nine decimal places."""
+    try:
+        nano = Decimal(text) * NANO
+    except InvalidOperation as cause:
+        raise ValueError(f"{text!r} is no number") from cause
+    if not nano.is_finite() or nano != int(nano) or abs(nano) >= 2**63:
+        raise ValueError("an amount has at most nine decimal places")
+    return int(nano)

@@ -12,6 +12,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    UniqueConstraint,
 )  # fmt: skip
 
 NAMES = {
@@ -118,6 +119,7 @@ hold = Table(
     Column("characters", BigInteger, nullable=False),
     Column("replica_id", String(40), nullable=False, index=True),
     Column("admitted_us", BigInteger, nullable=False),
+    Column("windows", JSON, nullable=False, server_default="[]"),
 )
 
 usage_entry = Table(
@@ -143,16 +145,82 @@ usage_entry = Table(
     Index("ix_usage_entry_tenant_time", "tenant_id", "occurred_us"),
 )
 
-usage_hour = Table(
-    "usage_hour",
+
+def rollup(name: str, moment: str) -> Table:
+    """Sums of entries by what they have in common."""
+    return Table(
+        name,
+        metadata,
+        Column(moment, BigInteger, primary_key=True),
+        Column("tenant_id", String(40), primary_key=True),
+        Column("key_id", String(40), primary_key=True),
+        Column("model", String(200), primary_key=True),
+        Column("task", String(40), primary_key=True),
+        Column("requests", BigInteger, nullable=False),
+        Column("input_tokens", BigInteger, nullable=False),
+        Column("output_tokens", BigInteger, nullable=False),
+        Column("cost_nano", BigInteger, nullable=False),
+        Column("cached_tokens", BigInteger, nullable=False, server_default="0"),
+        Column("characters", BigInteger, nullable=False, server_default="0"),
+    )
+
+
+usage_hour = rollup("usage_hour", "hour_us")
+usage_day = rollup("usage_day", "day_us")
+
+budget = Table(
+    "budget",
     metadata,
-    Column("hour_us", BigInteger, primary_key=True),
-    Column("tenant_id", String(40), primary_key=True),
-    Column("key_id", String(40), primary_key=True),
-    Column("model", String(200), primary_key=True),
-    Column("task", String(40), primary_key=True),
-    Column("requests", BigInteger, nullable=False),
-    Column("input_tokens", BigInteger, nullable=False),
-    Column("output_tokens", BigInteger, nullable=False),
+    Column("id", String(40), primary_key=True),
+    Column("tenant_id", String(40), ForeignKey("tenant.id"), nullable=False),
+    Column("key_id", String(40), ForeignKey("api_key.id"), nullable=True),
+    Column("scope_id", String(40), nullable=False),
+    Column("kind", String(10), nullable=False),
+    Column("limit_nano", BigInteger, nullable=False),
+    Column("is_active", Boolean, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    UniqueConstraint("scope_id", "kind"),
+)
+
+budget_window = Table(
+    "budget_window",
+    metadata,
+    Column("budget_id", String(40), ForeignKey("budget.id"), primary_key=True),
+    Column("window_us", BigInteger, primary_key=True, autoincrement=False),
+    Column("limit_nano", BigInteger, nullable=False),
+    Column("spent_nano", BigInteger, nullable=False),
+    Column("held_nano", BigInteger, nullable=False),
+)
+
+top_up = Table(
+    "top_up",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("budget_id", String(40), ForeignKey("budget.id"), nullable=False, index=True),
+    Column("amount_nano", BigInteger, nullable=False),
+    Column("note", String(200), nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+)
+
+budget_charge = Table(
+    "budget_charge",
+    metadata,
+    Column("request_id", String(40), ForeignKey("usage_entry.id"), primary_key=True),
+    Column("budget_id", String(40), ForeignKey("budget.id"), primary_key=True),
+    Column("window_us", BigInteger, nullable=False),
     Column("cost_nano", BigInteger, nullable=False),
+    Index("ix_budget_charge_window", "budget_id", "window_us"),
+)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("tenant_id", String(40), primary_key=True),
+    Column("key_hash", String(64), primary_key=True),
+    Column("fingerprint", String(64), nullable=False),
+    Column("request_id", String(40), nullable=False),
+    Column("state", String(10), nullable=False),
+    Column("replica_id", String(40), nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("expires_us", BigInteger, nullable=False, index=True),
 )

@@ -16,7 +16,7 @@ from app.errors import Conflict, InvalidRequest, NotFound
 from app.metering.changes import note_change
 from app.metering.database import microseconds, moment_of, new_id
 from app.metering.limits import NO_LIMITS, LimitRule, rule_of
-from app.metering.tables import api_key, audit_log, tenant
+from app.metering.tables import api_key, audit_log, budget, tenant, top_up
 
 NAME_LENGTH_MAX = 200
 WEIGHT_MAX = 1000
@@ -134,6 +134,8 @@ def erase_tenant(connection: Connection, *, clock: Clock, name: str) -> tuple[Te
             name="erased", display="erased", networks=None, revoked_us=func.coalesce(api_key.c.revoked_us, now_us)
         )
     )  # fmt: skip
+    budgets = select(budget.c.id).where(budget.c.tenant_id == record.id)
+    connection.execute(update(top_up).where(top_up.c.budget_id.in_(budgets)).values(note=""))
     connection.execute(update(audit_log).where(audit_log.c.tenant_id == record.id).values(details=None, salt=None))
     note_change(connection, clock=clock, changed_id=record.id)
     return find_tenant(connection, record.id), keys

@@ -94,6 +94,7 @@ class ModelBody(Strict):
     allow_unpinned: bool = Field(
         default=False, description="Accept a branch as the hub revision: what it holds may change."
     )
+    free: bool = Field(default=False, description="May be used without a price; one that is set still holds.")
     files: tuple[FileBody, ...] = ()
     limits: LimitsBody = Field(default_factory=lambda: LimitsBody.model_validate({}))
     labels: tuple[str, ...] = ()
@@ -126,7 +127,7 @@ class ModelBody(Strict):
         return Model(
             id=self.id, tasks=(self.task,), family=self.family, source=source, description=self.description,
             licence=self.licence, precision=self.precision, load=self.load, is_enabled=self.enabled,
-            is_pinned=self.pinned, allow_pickle=self.allow_pickle,
+            is_pinned=self.pinned, allow_pickle=self.allow_pickle, is_free=self.free,
             files=tuple(PinnedFile(path=f.path, sha256=f.sha256, size=f.size) for f in self.files),
             limits=Limits(**self.limits.model_dump()), labels=self.labels,
             languages=None if languages is None else Languages(source=languages.source, target=languages.target),

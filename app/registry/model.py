@@ -104,6 +104,8 @@ class Model:
     """A pinned model is never evicted to make room."""
     allow_pickle: bool = False
     """Accept pytorch_model.bin (read with weights_only) where there are no safetensors."""
+    is_free: bool = False
+    """It may be used although it has no price; a price that is set still holds."""
     files: tuple[PinnedFile, ...] = ()
     limits: Limits = field(default_factory=Limits)
     labels: tuple[str, ...] = ()

@@ -19,6 +19,7 @@ from app.text.tokenizer import Tokenizer
 from app.text.truncation import Truncate, cut
 
 Prompt = str | tuple[int, ...]
+BUDGET = "insufficient_quota"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +73,8 @@ class TextDone:
     index: int
     reason: FinishReason
     stop: str | None = None
+    cause: str | None = None
+    """Why the text ends early although nothing in it says so: the budget that paid for it is used up."""
 
 
 class Choice:
@@ -84,17 +87,18 @@ class Choice:
         self._text = Detokenizer(prepared.tokenizer.decode)
         self._stops = StopStrings(prepared.stops)
         self.tokens = 0
+        self.is_over = False
 
     @property
     def stop(self) -> str | None:
         """The stop string that ended this choice."""
         return self._stops.found
 
-    def push(self, event: TokenEvent) -> TextDelta:
-        """The text of the event's tokens, up to a stop string. Tokens after it are not counted."""
+    def push(self, event: TokenEvent, allowed: int) -> TextDelta:
+        """The text of the first `allowed` tokens, up to a stop string. Tokens after it are not counted."""
         pieces: list[str] = []
         scores: list[TokenScore] = []
-        for place, token_id in enumerate(event.ids):
+        for place, token_id in enumerate(event.ids[:allowed]):
             self.tokens += 1
             if event.logprobs:
                 top = tuple((self._tokenizer.token(other), value) for other, value in event.top[place])
@@ -142,7 +146,8 @@ class Generation:
             jobs=jobs, input_tokens=sum(map(len, kept)), output_tokens_max=sum(job.max_new_tokens for job in jobs),
             is_output_asked=request.output_tokens_max is not None,
             characters=sum(len(prompt) for prompt in request.prompts if isinstance(prompt, str)),
-            tokenizer=resident.tokenizer, stops=request.stops, prompts=request.prompts, eos_ids=eos_ids,
+            is_cut_anywhere=True, tokenizer=resident.tokenizer, stops=request.stops, prompts=request.prompts,
+            eos_ids=eos_ids,
             is_truncated=tuple(len(a) != len(b) for a, b in zip(rows, kept, strict=True)),
         )  # fmt: skip
 
@@ -189,15 +194,25 @@ class Generation:
         choices = {job.id: Choice(index, prepared) for index, job in enumerate(prepared.jobs)}
         async for event in events_of(session):
             choice = choices[event.job_id]
-            if isinstance(event, TokenEvent) and choice.stop is None:
-                delta = choice.push(event)
+            if choice.is_over:
+                continue
+            if isinstance(event, TokenEvent):
+                allowed = await prepared.allow(prepared.delivered_tokens, len(event.ids))
+                delta = choice.push(event, allowed)
                 prepared.output_tokens[event.job_id] = choice.tokens
                 if delta.text or delta.scores:
                     yield delta
                 if choice.stop is not None:
+                    choice.is_over = True
                     await session.cancel(event.job_id)
                     yield TextDone(index=choice.index, reason=FinishReason.STOP, stop=choice.stop)
-            elif isinstance(event, FinishedEvent) and choice.stop is None:
+                elif allowed < len(event.ids):
+                    choice.is_over = True
+                    await session.cancel(event.job_id)
+                    if rest := choice.finish():
+                        yield TextDelta(index=choice.index, text=rest)
+                    yield TextDone(index=choice.index, reason=FinishReason.LENGTH, cause=BUDGET)
+            elif isinstance(event, FinishedEvent):
                 rest = choice.finish()
                 if rest:
                     yield TextDelta(index=place_of[event.job_id], text=rest)

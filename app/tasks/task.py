@@ -1,6 +1,6 @@
 """What every task is: a request in our words, prepared into engine jobs, whose events become results."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -25,6 +25,11 @@ class Caller:
     weight: float = 1.0
 
 
+async def allow_all(_: int, more_tokens: int) -> int:
+    """Nobody counts the money."""
+    return more_tokens
+
+
 @dataclass(slots=True, kw_only=True)
 class Prepared:
     """A request as the engine will run it: counted, and cut where the caller allowed it."""
@@ -38,6 +43,11 @@ class Prepared:
     characters: int = 0
     output_tokens: dict[str, int] = field(default_factory=dict[str, int])
     """What the customer was given, by job, as far as events have told; a stop string may end before the engine did."""
+
+    is_cut_anywhere: bool = False
+    """Its output may end at any token, so that money need not be held for all of it at first."""
+    allow: Callable[[int, int], Awaitable[int]] = allow_all
+    """Given what was delivered and how many tokens come next: how many of these may leave."""
 
     @property
     def delivered_tokens(self) -> int:

@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 
 
-def tollgate(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def tollgate(home: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "app", *words],
         capture_output=True,
         text=True,
         check=False,
         cwd=Path(__file__).parents[2],
-        env={**os.environ, "TOLLGATE_HOME": str(home)},
+        env={**os.environ, "TOLLGATE_HOME": str(home), **variables},
     )
 
 

@@ -24,3 +24,19 @@ def test_what_is_no_price_is_refused(tmp_path: Path, amount: str) -> None:
     assert done.returncode == 2
     assert "price" in done.stderr or "number" in done.stderr
     assert json.loads(tollgate(tmp_path, "prices", "list", "--json").stdout) == []
+
+
+def test_a_price_holds_from_its_date(tmp_path: Path) -> None:
+    for amount, start in (("1", "2026-01-01"), ("2", "2026-06-01T00:00:00+02:00")):
+        words = ("--meter", "input_token", "--per-million", amount, "--from", start)
+        assert tollgate(tmp_path, "prices", "set", *MODEL, *words).returncode == 0
+    for moment, pico in (("2025-12-31", None), ("2026-05-31T21:59:59", 10**6), ("2026-05-31T22:00", 2 * 10**6)):
+        found = json.loads(tollgate(tmp_path, "prices", "show", *MODEL, "--at", moment, "--json").stdout)
+        assert found.get("input_token") == pico
+
+
+def test_free_is_said_and_never_meant_by_silence(tmp_path: Path) -> None:
+    assert tollgate(tmp_path, "prices", "set", *MODEL).returncode == 2
+    assert "refused" in tollgate(tmp_path, "prices", "show", *MODEL).stdout
+    assert tollgate(tmp_path, "prices", "set", *MODEL, "--free").returncode == 0
+    assert json.loads(tollgate(tmp_path, "prices", "show", *MODEL, "--json").stdout) == {"request": 0}

@@ -44,11 +44,13 @@ def served(env: dict[str, str], *words: str) -> Iterator[tuple[str, subprocess.P
     )  # fmt: skip
     try:
         give_up_s = time.monotonic() + START_S
+        prober = httpx.Client(verify=False)
         while True:
             assert process.poll() is None, f"the server ended with {process.returncode}"
             assert time.monotonic() < give_up_s, "the server does not become ready"
             try:
-                if httpx.get(url + "/readyz").status_code == 200:
+                if prober.get(url + "/readyz").status_code == 200:
+                    prober.close()
                     break
             except httpx.TransportError:
                 pass

@@ -1,1 +1,1 @@
-"""What breaks, and what must hold nevertheless."""
+"""What must hold when processes are killed and databases go away."""

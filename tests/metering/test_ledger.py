@@ -31,10 +31,13 @@ def admission(key: NewKey, name: str) -> Admission:
 
 async def test_settling_many_times_at_once_leaves_one_entry_and_one_sum(database: Database, key: NewKey) -> None:
     async def serve(name: str) -> None:
-        await database.run(lambda c: open_hold(c, admission(key, name), clock=CLOCK))
+        await database.run(lambda c: open_hold(c, admission(key, name)))
         usage = Usage(input_tokens=10, output_tokens=4)
         receipts = await asyncio.gather(
-            *(database.run(lambda c: settle(c, name, Outcome.FINISHED, usage, clock=CLOCK)) for _ in range(3))
+            *(
+                database.run(lambda c: settle(c, admission(key, name), Outcome.FINISHED, usage, at_us=1))
+                for _ in range(3)
+            )
         )
         assert {receipt.cost_nano for receipt in receipts} == {27}
 
@@ -48,18 +51,20 @@ async def test_settling_many_times_at_once_leaves_one_entry_and_one_sum(database
 
 
 async def test_the_first_settlement_stands(database: Database, key: NewKey) -> None:
-    await database.run(lambda c: open_hold(c, admission(key, "r"), clock=CLOCK))
-    first = await database.run(lambda c: settle(c, "r", Outcome.CANCELLED, Usage(input_tokens=10), clock=CLOCK))
+    await database.run(lambda c: open_hold(c, admission(key, "r")))
+    first = await database.run(
+        lambda c: settle(c, admission(key, "r"), Outcome.CANCELLED, Usage(input_tokens=10), at_us=1)
+    )
     again = await database.run(
-        lambda c: settle(c, "r", Outcome.FINISHED, Usage(input_tokens=10, output_tokens=20), clock=CLOCK)
+        lambda c: settle(c, admission(key, "r"), Outcome.FINISHED, Usage(input_tokens=10, output_tokens=20), at_us=1)
     )
     assert first == again
 
 
 async def test_a_caller_that_is_cancelled_does_not_cut_its_transaction_short(database: Database, key: NewKey) -> None:
-    await database.run(lambda c: open_hold(c, admission(key, "r"), clock=CLOCK))
+    await database.run(lambda c: open_hold(c, admission(key, "r")))
     task = asyncio.create_task(
-        database.run(lambda c: settle(c, "r", Outcome.CANCELLED, Usage(input_tokens=10), clock=CLOCK))
+        database.run(lambda c: settle(c, admission(key, "r"), Outcome.CANCELLED, Usage(input_tokens=10), at_us=1))
     )
     await asyncio.sleep(0)
     task.cancel()
@@ -80,7 +85,7 @@ async def main():
     for n in range(5):
         a = Admission(request_id=f"r{n}", tenant_id=sys.argv[2], key_id=sys.argv[3], model="m", task="t", route="x",
                       prices={"output_token": 1000}, input_tokens=3, output_tokens_max=100)
-        await database.run(lambda c: open_hold(c, a, clock=SystemClock()))
+        await database.run(lambda c: open_hold(c, a))
         await database.run(lambda c: note_progress(c, {a.request_id: Usage(input_tokens=3, output_tokens=n)}))
     print("ready", flush=True)
     await asyncio.sleep(60)
@@ -110,8 +115,8 @@ async def test_a_killed_process_leaves_one_entry_each_by_its_last_checkpoint(
 
 
 async def test_progress_of_a_settled_request_changes_nothing(database: Database, key: NewKey) -> None:
-    await database.run(lambda c: open_hold(c, admission(key, "r"), clock=CLOCK))
-    await database.run(lambda c: settle(c, "r", Outcome.FINISHED, Usage(input_tokens=1), clock=CLOCK))
+    await database.run(lambda c: open_hold(c, admission(key, "r")))
+    await database.run(lambda c: settle(c, admission(key, "r"), Outcome.FINISHED, Usage(input_tokens=1), at_us=1))
     before = await database.run(list_entries)
     await database.run(lambda c: note_progress(c, {"r": Usage(input_tokens=9)}))
     assert await database.run(list_entries) == before

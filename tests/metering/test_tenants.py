@@ -9,6 +9,7 @@ from app.errors import Conflict, InvalidRequest, NotFound
 from app.metering import tenants
 from app.metering.acts import Operator
 from app.metering.audit import list_audit, verify
+from app.metering.budgets import add_money
 from app.metering.database import Database
 from app.metering.keys import NewKey, Pepper, changes_after, list_keys
 from app.metering.ledger import Admission, Outcome, Usage, list_entries, open_hold, settle
@@ -63,7 +64,7 @@ async def test_pages_go_through_every_tenant_once(database: Database) -> None:
 async def test_an_erased_tenant_leaves_sums_and_nothing_of_who_it_was(
     database: Database, boss: Operator, tmp_path: Path
 ) -> None:
-    secrets = ("Firma Zyxwvut", "Umbenannt Qponmlk", "Schluessel Jihgfed", "198.51.100.77")
+    secrets = ("Firma Zyxwvut", "Umbenannt Qponmlk", "Schluessel Jihgfed", "198.51.100.77", "Zahlung Wvutsr")
     made = await database.run(
         lambda c: boss.create_key(c, tenant_name=secrets[0], name=secrets[2], networks=(secrets[3],))
     )
@@ -73,8 +74,9 @@ async def test_an_erased_tenant_leaves_sums_and_nothing_of_who_it_was(
         request_id="r", tenant_id=made.record.tenant_id, key_id=made.record.id, model="m", task="t", route="x",
         prices={"input_token": 5_000}, input_tokens=10, output_tokens_max=0,
     )  # fmt: skip
-    await database.run(lambda c: open_hold(c, admission, clock=CLOCK))
-    await database.run(lambda c: settle(c, "r", Outcome.FINISHED, Usage(input_tokens=10), clock=CLOCK))
+    await database.run(lambda c: open_hold(c, admission))
+    await database.run(lambda c: settle(c, admission, Outcome.FINISHED, Usage(input_tokens=10), at_us=1))
+    await database.run(lambda c: add_money(c, clock=CLOCK, tenant_name=secrets[1], amount_nano=1, note=secrets[4]))
 
     def held() -> bytes:
         return b"".join(path.read_bytes() for path in tmp_path.iterdir() if path.is_file())

@@ -8,7 +8,8 @@ from app.clock import Clock
 from app.engine.client import EngineStats, LoadedModel
 from app.engine.events import Event, FailedEvent, FinishedEvent
 from app.engine.jobs import Job, ModelSpec
-from app.engine.loop import Cancel, Close, EngineLoop, Load, Message, Pause, Submit, Unload
+from app.engine.loop import EngineLoop
+from app.engine.messages import Cancel, Close, Load, Message, Pause, Submit, Unload
 from app.engine.settings import EngineSettings
 from app.engine.transports.channel import Channel
 from app.errors import EngineLost, EngineOverloaded, TollgateError

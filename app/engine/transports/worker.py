@@ -25,7 +25,8 @@ from app.clock import SystemClock
 from app.engine.client import EngineStats, LoadedModel
 from app.engine.events import Event, FailedEvent, FinishedEvent, FinishReason, TokenEvent
 from app.engine.jobs import Job, ModelSpec
-from app.engine.loop import Cancel, Close, EngineLoop, Load, Pause, Submit, Unload
+from app.engine.loop import EngineLoop
+from app.engine.messages import Cancel, Close, Load, Pause, Submit, Unload
 from app.engine.settings import EngineSettings
 from app.engine.transports.process import await_stdin_end
 from app.engine.transports.wire import (

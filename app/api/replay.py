@@ -1,0 +1,188 @@
+"""Idempotency-Key on every POST: the first answer is given again, and nothing runs or is charged twice.
+
+The claim on a key is durable and shared by replicas. The answer itself is kept in memory only, for a short while and up
+to a bound, because outputs are not stored: later the same key gets 409 and the receipt's address. Plain ASGI.
+"""
+
+import logging
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from fastapi.responses import JSONResponse
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.body import read_bytes
+from app.api.context import caller, request_id_of, serving_of
+from app.api.errors import answer_of
+from app.errors import (
+    IdempotencyInProgress,
+    IdempotencyMismatch,
+    InvalidRequest,
+    ReplayUnavailable,
+    StorageUnavailable,
+    TollgateError,
+)
+from app.metering.database import microseconds
+from app.metering.idempotency import Claim, claim, fingerprint_of, finish, let_go
+
+log = logging.getLogger(__name__)
+KEY_LENGTH_MAX = 255
+ANSWER_BYTES_MAX = 2**20
+DROPPED = frozenset({b"x-request-id", b"date", b"server"})
+
+
+@dataclass(slots=True)
+class Recorded:
+    """An answer as it went out."""
+
+    status: int = 0
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list[tuple[bytes, bytes]])
+    parts: list[bytes] = field(default_factory=list[bytes])
+    size: int = 0
+    is_whole: bool = False
+    kept_s: float = 0.0
+
+    def note(self, message: Message) -> None:
+        """Take in what is being sent; an answer beyond the bound is let go of."""
+        if message["type"] == "http.response.start":
+            self.status, self.headers = message["status"], list(message.get("headers", ()))
+        elif message["type"] == "http.response.body":
+            self.size += len(message.get("body", b""))
+            if self.size <= ANSWER_BYTES_MAX:
+                self.parts.append(message.get("body", b""))
+            else:
+                self.parts.clear()
+            self.is_whole = not message.get("more_body", False)
+
+
+class Replays:
+    """Answers by the id of the request that made them, the oldest going first."""
+
+    def __init__(self, *, bytes_max: int, kept_s: float) -> None:
+        self._bytes_max = bytes_max
+        self._kept_s = kept_s
+        self._answers: OrderedDict[str, Recorded] = OrderedDict()
+        self._size = 0
+
+    def keep(self, request_id: str, answer: Recorded) -> None:
+        """Remember an answer."""
+        if answer.size <= min(ANSWER_BYTES_MAX, self._bytes_max) and self._kept_s:
+            answer.kept_s = time.monotonic()
+            self._answers[request_id] = answer
+            self._size += answer.size
+        self._forget()
+
+    def find(self, request_id: str) -> Recorded | None:
+        """The answer, if it is still kept."""
+        self._forget()
+        return self._answers.get(request_id)
+
+    def forget_all(self) -> None:
+        """As if their time had passed."""
+        self._answers.clear()
+        self._size = 0
+
+    def _forget(self) -> None:
+        oldest_s = time.monotonic() - self._kept_s
+        while self._answers:
+            first = next(iter(self._answers.values()))
+            if self._size <= self._bytes_max and first.kept_s >= oldest_s:
+                return
+            self._size -= first.size
+            self._answers.popitem(last=False)
+
+
+class Idempotency:
+    """See the module."""
+
+    def __init__(self, app: ASGIApp, *, replays: Replays, body_bytes_max: int) -> None:
+        self._app = app
+        self._replays = replays
+        self._body_bytes_max = body_bytes_max
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See the module."""
+        if scope["type"] != "http" or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        key = request.headers.get("idempotency-key")
+        if key is None:
+            await self._app(scope, receive, send)
+            return
+        try:
+            if not 0 < len(key) <= KEY_LENGTH_MAX:
+                raise InvalidRequest(f"an Idempotency-Key has 1 to {KEY_LENGTH_MAX} characters")
+            tenant_id = (await caller(request)).tenant_id
+            body = await read_bytes(request, self._body_bytes_max)
+            found = await self._claim(request, tenant_id, key, body)
+        except TollgateError as error:
+            answer = answer_of(error)
+            await JSONResponse(answer.body, answer.status, answer.headers)(scope, receive, send)
+            return
+        if found.is_mine:
+            await self._run(request, tenant_id, key, body, receive, send)
+        else:
+            await replay(self._replays.find(found.request_id), found.request_id, scope, receive, send)
+
+    async def _claim(self, request: Request, tenant_id: str, key: str, body: bytes) -> Claim:
+        """Raises IdempotencyMismatch, IdempotencyInProgress or ReplayUnavailable when there is nothing to do."""
+        serving = serving_of(request)
+        fingerprint = fingerprint_of(key, path=request.url.path, body=body)
+        found = await serving.books.database.run(
+            lambda connection: claim(
+                connection, tenant_id=tenant_id, key=key, fingerprint=fingerprint, request_id=request_id_of(request),
+                replica_id=serving.books.replica_id, at_us=microseconds(serving.clock.now()),
+            )
+        )  # fmt: skip
+        if found.fingerprint != fingerprint:
+            raise IdempotencyMismatch
+        if not found.is_mine and self._replays.find(found.request_id) is None:
+            if not found.is_done:
+                raise IdempotencyInProgress
+            raise ReplayUnavailable(
+                "The first answer under this Idempotency-Key is no longer kept. Its receipt: GET /v1/requests/"
+                f"{found.request_id}. Use a fresh key to run it again."
+            )
+        return found
+
+    async def _run(self, request: Request, tenant_id: str, key: str, body: bytes, receive: Receive, send: Send) -> None:
+        """Run the request, and keep what it answers."""
+        recorded, is_given = Recorded(), False
+
+        async def given() -> Message:
+            nonlocal is_given
+            if is_given:
+                return await receive()
+            is_given = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def noted(message: Message) -> None:
+            recorded.note(message)
+            await send(message)
+
+        serving, request_id = serving_of(request), request_id_of(request)
+        try:
+            await self._app(request.scope, given, noted)
+        finally:
+            is_refused = recorded.status >= 400
+            if recorded.status == 200 and recorded.is_whole:
+                self._replays.keep(request_id, recorded)
+            end = let_go if is_refused else finish
+            try:
+                await serving.books.database.run(
+                    lambda connection: end(connection, request_id=request_id, tenant_id=tenant_id, key=key)
+                )
+            except StorageUnavailable:
+                log.warning("request %s: its Idempotency-Key stays in progress, the database is away", request_id)
+
+
+async def replay(answer: Recorded | None, request_id: str, scope: Scope, receive: Receive, send: Send) -> None:
+    """Send a kept answer again; it went out whole, so its body is one piece."""
+    assert answer is not None, "it was found a moment ago, in this task. This is a bug."
+    headers = [pair for pair in answer.headers if pair[0].lower() not in DROPPED]
+    headers += [(b"idempotency-replayed", b"true"), (b"x-tollgate-replay-of", request_id.encode())]
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"".join(answer.parts), "more_body": False})

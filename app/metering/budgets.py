@@ -1,0 +1,258 @@
+"""Budgets: a prepaid balance and a limit a month, for a tenant or for one of its keys; money is held, then spent.
+
+A budget counts in windows: one for all time (prepaid, whose limit is the sum of its top-ups), or one a month in UTC,
+made when it is first needed. Every change of a window is one conditional UPDATE: spent + held never passes the limit.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Connection, Row, select, update
+
+from app.clock import Clock
+from app.errors import Conflict, InsufficientQuota, NotFound
+from app.metering.database import microseconds, moment_of, new_id, upsert
+from app.metering.money import shown
+from app.metering.prices import tenant_id_of
+from app.metering.tables import api_key, budget, budget_charge, budget_window, tenant, top_up
+
+Window = tuple[str, int]
+"""A budget's id, and where its window begins."""
+
+
+class BudgetKind(StrEnum):
+    """How a budget fills."""
+
+    PREPAID = "prepaid"
+    MONTHLY = "monthly"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetState:
+    """A budget as it stands now."""
+
+    id: str
+    tenant: str
+    key: str | None
+    kind: BudgetKind
+    window_us: int
+    limit_nano: int
+    spent_nano: int
+    held_nano: int
+    is_active: bool
+
+    @property
+    def available_nano(self) -> int:
+        """What a new request may hold."""
+        return self.limit_nano - self.spent_nano - self.held_nano
+
+
+def window_start_us(kind: str, at_us: int) -> int:
+    """Where the window of `at_us` begins: the month's first moment in UTC, or 0 for a balance."""
+    if kind == BudgetKind.PREPAID:
+        return 0
+    first = moment_of(at_us).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    return microseconds(first)
+
+
+def set_monthly(
+    connection: Connection, *, clock: Clock, tenant_name: str, limit_nano: int, key: str | None = None
+) -> str:
+    """Set the limit of this and the next months. Returns the budget's id."""
+    budget_id = _made(connection, clock=clock, tenant_name=tenant_name, key=key, kind=BudgetKind.MONTHLY)
+    now_us = microseconds(clock.now())
+    window_us = window_start_us(BudgetKind.MONTHLY, now_us)
+    connection.execute(update(budget).where(budget.c.id == budget_id).values(limit_nano=limit_nano, is_active=True))
+    _ensure(connection, budget_id, window_us, limit_nano)
+    connection.execute(update(budget_window).where(*_is(budget_id, window_us)).values(limit_nano=limit_nano))
+    return budget_id
+
+
+def add_money(
+    connection: Connection, *, clock: Clock, tenant_name: str, amount_nano: int, note: str = "", key: str | None = None
+) -> str:
+    """Top a prepaid balance up, or take from it (a correction is a top-up below zero). Returns the budget's id.
+
+    Raises Conflict when more would be taken than is left.
+    """
+    budget_id = _made(connection, clock=clock, tenant_name=tenant_name, key=key, kind=BudgetKind.PREPAID)
+    connection.execute(update(budget).where(budget.c.id == budget_id).values(is_active=True))
+    _ensure(connection, budget_id, 0, 0)
+    window = budget_window.c
+    done = connection.execute(
+        update(budget_window)
+        .where(*_is(budget_id, 0), window.limit_nano + amount_nano >= window.spent_nano + window.held_nano)
+        .values(limit_nano=window.limit_nano + amount_nano)
+    )
+    if amount_nano < 0 and not done.rowcount:
+        raise Conflict("the balance does not hold so much: it is spent, or held by running requests")
+    if not done.rowcount:
+        connection.execute(
+            update(budget_window).where(*_is(budget_id, 0)).values(limit_nano=window.limit_nano + amount_nano)
+        )
+    connection.execute(
+        top_up.insert().values(
+            id=new_id("topup", clock), budget_id=budget_id, amount_nano=amount_nano, note=note,
+            at_us=microseconds(clock.now()),
+        )
+    )  # fmt: skip
+    return budget_id
+
+
+def remove(connection: Connection, *, budget_id: str) -> str:
+    """Let a budget bind no new request. Its history stays. Raises NotFound."""
+    if not connection.execute(update(budget).where(budget.c.id == budget_id).values(is_active=False)).rowcount:
+        raise NotFound(f"there is no budget {budget_id!r}; `tollgate budgets show` lists them")
+    return budget_id
+
+
+def list_budgets(connection: Connection, *, clock: Clock, tenant_id: str | None = None) -> list[BudgetState]:
+    """Every budget with its present window."""
+    chosen = (
+        select(budget, tenant.c.name.label("tenant"), api_key.c.name.label("key_name"))
+        .join(tenant, tenant.c.id == budget.c.tenant_id)
+        .outerjoin(api_key, api_key.c.id == budget.c.key_id)
+        .order_by(budget.c.id)
+    )
+    if tenant_id is not None:
+        chosen = chosen.where(budget.c.tenant_id == tenant_id)
+    found: list[BudgetState] = []
+    for row in connection.execute(chosen).all():
+        window_us = window_start_us(row.kind, microseconds(clock.now()))
+        window = connection.execute(select(budget_window).where(*_is(row.id, window_us))).first()
+        found.append(
+            BudgetState(
+                id=row.id, tenant=row.tenant, key=row.key_name, kind=BudgetKind(row.kind), window_us=window_us,
+                limit_nano=row.limit_nano if window is None else window.limit_nano,
+                spent_nano=0 if window is None else window.spent_nano,
+                held_nano=0 if window is None else window.held_nano, is_active=row.is_active,
+            )
+        )  # fmt: skip
+    return found
+
+
+def hold_money(
+    connection: Connection, *, tenant_id: str, key_id: str, amount_nano: int, at_us: int
+) -> tuple[Window, ...]:
+    """Set `amount_nano` aside in every budget that binds this key, in one order. Raises InsufficientQuota."""
+    rows = connection.execute(
+        select(budget.c.id, budget.c.kind, budget.c.limit_nano)
+        .where(budget.c.scope_id.in_((tenant_id, key_id)), budget.c.is_active.is_(True))
+        .order_by(budget.c.id)
+    ).all()
+    held: list[Window] = []
+    for row in rows:
+        window_us = window_start_us(row.kind, at_us)
+        if not _hold(connection, row.id, window_us, amount_nano):
+            if row.kind == BudgetKind.MONTHLY:
+                _ensure(connection, row.id, window_us, row.limit_nano)
+            if not _hold(connection, row.id, window_us, amount_nano):
+                raise _refusal(connection, row, window_us, amount_nano)
+        held.append((row.id, window_us))
+    return tuple(held)
+
+
+def room_nano(connection: Connection, windows: Sequence[Window]) -> int:
+    """What may still be held in all of `windows`, which stay locked until the transaction ends."""
+    rooms: list[int] = []
+    for budget_id, window_us in windows:
+        window = connection.execute(select(budget_window).where(*_is(budget_id, window_us)).with_for_update()).one()
+        rooms.append(window.limit_nano - window.spent_nano - window.held_nano)
+    return min(rooms)
+
+
+def hold_more(connection: Connection, windows: Sequence[Window], amount_nano: int) -> None:
+    """Hold `amount_nano` more in each, which `room_nano` has found to fit in this transaction."""
+    for budget_id, window_us in windows:
+        is_held = _hold(connection, budget_id, window_us, amount_nano)
+        assert is_held, "the rows are locked and the room was read. This is a bug."
+
+
+def spend(
+    connection: Connection, windows: Sequence[Window], *, request_id: str, held_nano: int, cost_nano: int
+) -> int | None:
+    """Turn what was held into what it cost; returns the smallest amount that is left."""
+    left: list[int] = []
+    for budget_id, window_us in sorted(windows):
+        window = budget_window.c
+        row = connection.execute(
+            update(budget_window)
+            .where(*_is(budget_id, window_us))
+            .values(spent_nano=window.spent_nano + cost_nano, held_nano=window.held_nano - held_nano)
+            .returning(window.limit_nano, window.spent_nano, window.held_nano)
+        ).one()
+        left.append(row.limit_nano - row.spent_nano - row.held_nano)
+        if cost_nano:
+            connection.execute(
+                budget_charge.insert().values(
+                    request_id=request_id, budget_id=budget_id, window_us=window_us, cost_nano=cost_nano
+                )
+            )
+    return min(left) if left else None
+
+
+def balance_nano(connection: Connection, *, tenant_id: str, key_id: str, at_us: int) -> int | None:
+    """The smallest amount that is left in a budget which binds the key; None without budgets."""
+    rows = connection.execute(
+        select(budget.c.id, budget.c.kind, budget.c.limit_nano)
+        .where(budget.c.scope_id.in_((tenant_id, key_id)), budget.c.is_active.is_(True))
+    ).all()  # fmt: skip
+    left: list[int] = []
+    for row in rows:
+        window = connection.execute(select(budget_window).where(*_is(row.id, window_start_us(row.kind, at_us)))).first()
+        left.append(row.limit_nano if window is None else window.limit_nano - window.spent_nano - window.held_nano)
+    return min(left) if left else None
+
+
+def _is(budget_id: str, window_us: int) -> tuple[Any, Any]:
+    return budget_window.c.budget_id == budget_id, budget_window.c.window_us == window_us
+
+
+def _ensure(connection: Connection, budget_id: str, window_us: int, limit_nano: int) -> None:
+    values = {"budget_id": budget_id, "window_us": window_us, "limit_nano": limit_nano}
+    connection.execute(
+        upsert(connection, budget_window).values(**values, spent_nano=0, held_nano=0).on_conflict_do_nothing()
+    )
+
+
+def _hold(connection: Connection, budget_id: str, window_us: int, amount_nano: int) -> bool:
+    window = budget_window.c
+    done = connection.execute(
+        update(budget_window)
+        .where(*_is(budget_id, window_us), window.spent_nano + window.held_nano + amount_nano <= window.limit_nano)
+        .values(held_nano=window.held_nano + amount_nano)
+    )
+    return done.rowcount == 1
+
+
+def _made(connection: Connection, *, clock: Clock, tenant_name: str, key: str | None, kind: BudgetKind) -> str:
+    tenant_id = tenant_id_of(connection, tenant_name)
+    key_id = None
+    if key is not None:
+        mine = select(api_key.c.id).where(api_key.c.tenant_id == tenant_id, api_key.c.revoked_us.is_(None))
+        found = connection.scalars(mine.where((api_key.c.id == key) | (api_key.c.name == key))).all()
+        if len(found) != 1:
+            raise NotFound(f"{len(found)} active keys of {tenant_name} are called {key!r}; see `tollgate keys list`")
+        key_id = found[0]
+    scope_id = key_id or tenant_id
+    values = {"tenant_id": tenant_id, "key_id": key_id, "scope_id": scope_id, "kind": kind.value, "limit_nano": 0}
+    connection.execute(
+        upsert(connection, budget)
+        .values(id=new_id("budget", clock), **values, is_active=True, created_us=microseconds(clock.now()))
+        .on_conflict_do_nothing(index_elements=["scope_id", "kind"])
+    )
+    made = connection.scalar(select(budget.c.id).where(budget.c.scope_id == scope_id, budget.c.kind == kind.value))
+    assert made is not None, "it was inserted above, or was there. This is a bug."
+    return made
+
+
+def _refusal(connection: Connection, row: Row[Any, Any, Any], window_us: int, amount_nano: int) -> InsufficientQuota:
+    window = connection.execute(select(budget_window).where(*_is(row.id, window_us))).one()
+    left = window.limit_nano - window.spent_nano - window.held_nano
+    what = "prepaid balance" if row.kind == BudgetKind.PREPAID else "budget of this month"
+    return InsufficientQuota(
+        f"The {what} does not cover this request: it may cost {shown(amount_nano)}, and {shown(max(0, left))} is left. "
+        "Ask the operator to top up, or send less."
+    )

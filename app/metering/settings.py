@@ -1,0 +1,18 @@
+"""Metering's slice of the settings."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class MeteringSettings(BaseModel):
+    """Where the ledger is kept."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    database_url: str | None = Field(
+        None, description="postgresql://user:password@host/database for several replicas; null is SQLite in `home`."
+    )
+    connections: int = Field(8, ge=1, le=100, description="Connections to PostgreSQL that this replica opens at most.")
+    replay_bytes: int = Field(
+        64 * 2**20, ge=0, description="Memory for answers that an Idempotency-Key may replay; 0 keeps none."
+    )
+    replay_s: float = Field(600.0, ge=0, description="How long such an answer is kept.")

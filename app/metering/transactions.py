@@ -1,0 +1,265 @@
+"""Threads that run transactions: one writer that commits in groups (SQLite), or a few with a connection each."""
+
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, NoSuchModuleError, OperationalError
+
+from app.errors import SettingsError, StorageUnavailable
+
+T = TypeVar("T")
+MIGRATIONS = Path(__file__).parent / "migrations"
+BUSY_TIMEOUT_MS = 10_000
+GROUP_MAX = 64
+"""Transactions that share one commit, and its wait for the disk."""
+CONNECT_TIMEOUT_S = 2
+STATEMENT_TIMEOUT_MS = 10_000
+ATTEMPTS = 5
+CHECKPOINT = "PRAGMA wal_checkpoint(TRUNCATE)"
+MIGRATION_LOCK = 7_061_001
+SERIALISATION_FAILURES = ("40001", "40P01")
+
+
+def migrate(connection: Connection) -> None:
+    """Bring the schema to the newest migration, one process at a time."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+Job = tuple[Callable[[Connection], Any], "Future[Any]"]
+
+
+def empty_log(_: Connection) -> None:
+    """Stands for work that no transaction may hold: the writer knows it by its identity."""
+
+
+class SqliteWriter:
+    """One thread, one connection, write-ahead log, every commit synced; what waits meanwhile shares the next commit."""
+
+    def __init__(self, *, path: Path) -> None:
+        self._path = path
+        self._engine: Engine | None = None
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self.commits_count = 0
+
+    def open(self) -> None:
+        """See Database.open."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            engine = create_engine(f"sqlite:///{self._path}")
+            event.listen(engine, "connect", configure)
+            event.listen(engine, "begin", begin_immediately)
+            with engine.begin() as connection:
+                migrate(connection)
+        except (DatabaseError, OSError) as cause:
+            reason = cause.orig if isinstance(cause, DatabaseError) else cause
+            raise StorageUnavailable(f"the database {self._path} cannot be opened: {reason}") from cause
+        engine.dispose()
+        self._engine = engine
+        self._thread = threading.Thread(target=self._run, name="tollgate-database", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """See Database.close."""
+        if self._thread is not None:
+            self._jobs.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def submit(self, work: Callable[[Connection], T]) -> "Future[T]":
+        """Queue `work`; its future is done when its group is committed."""
+        done: Future[T] = Future()
+        if self._thread is None:
+            done.set_exception(StorageUnavailable("the database is closed"))
+        else:
+            self._jobs.put((work, done))
+        return done
+
+    def flush_log(self) -> "Future[None]":
+        """See Database.flush_log."""
+        return self.submit(empty_log)
+
+    def _run(self) -> None:
+        assert self._engine is not None, "a writer is opened before it runs. This is a bug."
+        is_open = True
+        while is_open:
+            group: list[Job] = []
+            flushing: Future[Any] | None = None
+            while len(group) < GROUP_MAX:
+                try:
+                    job = self._jobs.get(block=not group)
+                except queue.Empty:
+                    break
+                if job is None:
+                    is_open = False
+                    break
+                if not job[1].set_running_or_notify_cancel():
+                    continue
+                if job[0] is empty_log:
+                    flushing = job[1]
+                    break
+                group.append(job)
+            if len(group) == 1 or not self._commit_together(group):
+                for job in group:
+                    self._commit_alone(job)
+            if flushing is not None:
+                self._flush(flushing)
+        self._engine.dispose()
+
+    def _flush(self, done: "Future[Any]") -> None:
+        assert self._engine is not None
+        try:
+            connection = self._engine.raw_connection()
+            try:
+                connection.cursor().execute(CHECKPOINT)
+            finally:
+                connection.close()
+        except BaseException as error:
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    def _commit_together(self, group: list[Job]) -> bool:
+        """One transaction for all, a savepoint each. False: the database failed, nothing of it happened."""
+        assert self._engine is not None
+        answers: list[tuple[Any, BaseException | None]] = []
+        try:
+            with self._engine.begin() as connection:
+                for work, _ in group:
+                    try:
+                        with connection.begin_nested():
+                            answers.append((work(connection), None))
+                    except OperationalError:
+                        raise
+                    except BaseException as error:
+                        answers.append((None, error))
+        except OperationalError:
+            return False
+        self.commits_count += 1
+        for (_, done), (found, error) in zip(group, answers, strict=True):
+            if error is None:
+                done.set_result(found)
+            else:
+                done.set_exception(error)
+        return True
+
+    def _commit_alone(self, job: Job) -> None:
+        assert self._engine is not None
+        work, done = job
+        try:
+            with self._engine.begin() as connection:
+                found = work(connection)
+            self.commits_count += 1
+        except OperationalError as cause:
+            done.set_exception(unavailable(cause))
+        except BaseException as error:
+            done.set_exception(error)
+        else:
+            done.set_result(found)
+
+
+class PostgresThreads:
+    """A pool of connections, a thread for each; a transaction that lost a race for rows is run again."""
+
+    def __init__(self, *, url: str, connections: int) -> None:
+        self._url = url
+        self._connections = connections
+        self._engine: Engine | None = None
+        self.commits_count = 0
+        self._threads = ThreadPoolExecutor(max_workers=connections, thread_name_prefix="tollgate-database")
+
+    def open(self) -> None:
+        """See Database.open. Raises SettingsError for a URL that is none, or without the extra `postgres`."""
+        try:
+            url = make_url(self._url)
+            if url.drivername in ("postgres", "postgresql"):
+                url = url.set(drivername="postgresql+psycopg")
+            if url.drivername != "postgresql+psycopg":
+                raise SettingsError("metering.database_url must begin with postgresql://")
+            options = f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC"
+            engine = create_engine(
+                url, pool_size=self._connections, max_overflow=0, pool_pre_ping=True,
+                connect_args={"connect_timeout": CONNECT_TIMEOUT_S, "options": options},
+            )  # fmt: skip
+            with engine.begin() as connection:
+                migrate(connection)
+        except (ImportError, NoSuchModuleError) as cause:
+            raise SettingsError("PostgreSQL needs psycopg: pip install 'tollgate[postgres]'") from cause
+        except ArgumentError as cause:
+            raise SettingsError("metering.database_url is no URL: postgresql://user:password@host/database") from cause
+        except DatabaseError as cause:
+            raise StorageUnavailable(f"the database cannot be opened: {cause.orig}") from cause
+        self._engine = engine
+
+    def close(self) -> None:
+        """See Database.close."""
+        self._threads.shutdown()
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine = None
+
+    def submit(self, work: Callable[[Connection], T]) -> "Future[T]":
+        """Run `work` on a free thread."""
+        if self._engine is None:
+            done: Future[T] = Future()
+            done.set_exception(StorageUnavailable("the database is closed"))
+            return done
+        return self._threads.submit(self._transact, work)
+
+    def flush_log(self) -> "Future[None]":
+        """PostgreSQL looks after its own log."""
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
+
+    def _transact(self, work: Callable[[Connection], T]) -> T:
+        assert self._engine is not None, "it is closed after its threads. This is a bug."
+        for attempt in range(ATTEMPTS):
+            try:
+                with self._engine.begin() as connection:
+                    found = work(connection)
+                self.commits_count += 1
+                return found
+            except DBAPIError as cause:
+                if getattr(cause.orig, "sqlstate", None) in SERIALISATION_FAILURES and attempt < ATTEMPTS - 1:
+                    continue
+                if isinstance(cause, OperationalError) or cause.connection_invalidated:
+                    raise unavailable(cause) from cause
+                raise
+        raise AssertionError("the last attempt returns or raises. This is a bug.")
+
+
+def unavailable(cause: Exception) -> StorageUnavailable:
+    """The database's failure, in our words."""
+    error = StorageUnavailable()
+    error.__cause__ = cause
+    return error
+
+
+def configure(connection: sqlite3.Connection, _: object) -> None:
+    """SQLite's settings, once a connection."""
+    connection.isolation_level = None
+    pragmas = (
+        "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON",
+        f"busy_timeout={BUSY_TIMEOUT_MS}",
+    )  # fmt: skip
+    for pragma in pragmas:
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def begin_immediately(connection: Connection) -> None:
+    """Take the write lock at the start, so that no transaction fails half-way because another wrote."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,0 +1,1 @@
+"""The same books on a real PostgreSQL."""
