@@ -129,6 +129,7 @@ class Limits:
         try:
             if self._is_away:
                 await shared.probe()
+                await shared.pay()
                 self._is_away = False
                 log.warning("Redis is back: limits are shared again")
             if self._clock.monotonic_s() - self._renewed_s >= RENEW_S:
@@ -179,12 +180,16 @@ class Limits:
             return await self._local.take(ask), Permit(ask, self._local)
 
     async def _give_back(self, permit: Permit) -> None:
-        if permit.buckets is self._shared and self._is_away:
+        shared = self._shared if permit.buckets is self._shared else None
+        if shared is not None and self._is_away:
+            shared.owe(permit.ask, permit.tokens_used)
             return
         try:
             await permit.buckets.give_back(permit.ask, permit.tokens_used)
         except SharedAway as away:
             self._lose(away)
+            if shared is not None:
+                shared.owe(permit.ask, permit.tokens_used)
 
 
 def refuse_impossible(limit: Limit, principal: Principal, input_tokens: int, output_tokens: int) -> None:

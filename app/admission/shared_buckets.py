@@ -12,6 +12,7 @@ SCRIPT = Path(__file__).with_name("limits.lua")
 LEASE_MS = 60_000
 """How long a request counts as running after its replica was last heard of."""
 CONNECTIONS_MAX = 64
+OWED_MAX = 10_000
 
 
 class SharedAway(Exception):
@@ -42,6 +43,7 @@ class SharedBuckets:
         self._clock = clock
         self._seen: OrderedDict[tuple[str, What], tuple[float, float]] = OrderedDict()
         self._open: dict[str, Ask] = {}
+        self._owed: OrderedDict[str, tuple[Ask, int]] = OrderedDict()
 
     async def take(self, ask: Ask) -> Refusal | None:
         """See Buckets. Raises SharedAway."""
@@ -52,9 +54,23 @@ class SharedBuckets:
         return Refusal(in_order(ask)[place - 1], wait_ms / 1000)
 
     async def give_back(self, ask: Ask, tokens_used: int) -> None:
-        """See Buckets. Raises SharedAway: what was taken is then refilled with time, and the lease runs out."""
+        """See Buckets. Raises SharedAway."""
         self._open.pop(ask.request_id, None)
         await self._ask("give", ask, tokens_used)
+
+    def owe(self, ask: Ask, tokens_used: int) -> None:
+        """Remember to give back when Redis is there again; past a bound, the oldest leases just run out."""
+        self._open.pop(ask.request_id, None)
+        self._owed[ask.request_id] = (ask, tokens_used)
+        while len(self._owed) > OWED_MAX:
+            self._owed.popitem(last=False)
+
+    async def pay(self) -> None:
+        """Give back all that is owed. Raises SharedAway: the rest is still owed."""
+        while self._owed:
+            name, (ask, tokens_used) = next(iter(self._owed.items()))
+            await self._ask("give", ask, tokens_used)
+            self._owed.pop(name, None)
 
     def level(self, limit: Limit) -> float:
         """See Buckets: the last answer, refilled since."""

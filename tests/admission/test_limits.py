@@ -152,6 +152,24 @@ async def test_a_redis_that_never_answers_costs_one_request_its_timeout_and_nobo
     assert await ran(limits, who, "last")
 
 
+async def test_what_ended_while_redis_was_away_is_given_back_when_it_returns(
+    replicas: Callable[[], list[Limits]], redis_server: RedisServer
+) -> None:
+    [limits, other], who = replicas(), principal(concurrent_requests=1, tokens_per_minute=1000)
+    async with permit(limits, who, "long", tokens=900) as permitted:
+        assert not await ran(other, who, "early")
+        redis_server.freeze()
+        permitted.tokens_used = 100
+    assert not limits.is_shared
+    redis_server.thaw()
+    give_up_s = time.monotonic() + 10
+    while not limits.is_shared:
+        assert time.monotonic() < give_up_s
+        await limits.look_after(limits._shared)  # pyright: ignore[reportPrivateUsage, reportArgumentType]
+    assert await ran(other, who, "late")
+    assert remaining(other, who, What.TOKENS) > 880
+
+
 async def test_a_share_begins_no_fuller_than_the_limit_was(
     replicas: Callable[[], list[Limits]], redis_server: RedisServer
 ) -> None:
