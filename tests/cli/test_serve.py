@@ -16,7 +16,7 @@ import httpx
 from tests.fixtures.residency import write_catalogue
 
 COMMAND = [sys.executable, "-m", "app"]
-START_S = 60
+START_S = 240
 
 
 def free_port() -> int:
