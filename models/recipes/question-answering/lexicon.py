@@ -137,6 +137,10 @@ UNITS = {
     "area": phrases("square kilometres, hectares, square metres"),
 }
 
+LISTED = {"food", "newthing", "illness", "amount", "plural", "material"}
+LIST_SHARE = 0.12
+"""How often a thing of these kinds is two or three of them: "rice, beans and salt"."""
+
 
 class Lexicon:
     """Draws values by kind. `extra` adds words from real sources to a kind: capitals, WordNet nouns."""
@@ -189,11 +193,12 @@ class Lexicon:
             "rolename": lambda: Value(self.pick(ROLES)),
             "span0": lambda: Value(self.quantity("span")),
             "day": lambda: Value(f"{self.rng.randint(1, 28)} {self.pick(MONTHS)}" if self.chance(0.7) else self.pick(WEEKDAYS)),
+            "clause": lambda: Value(self.clause()),
             "profession": lambda: Value(self.article(self.pick(ROLES))),
         }
         lists = {
             "field": FIELDS, "material": MATERIALS, "colour": COLOURS, "illness": ILLNESSES, "language": LANGUAGES,
-            "vehicle": VEHICLES, "group": GROUPS, "cause": CAUSES, "clause": CLAUSES, "purpose": PURPOSES,
+            "vehicle": VEHICLES, "group": GROUPS, "cause": CAUSES, "purpose": PURPOSES,
             "substance": SUBSTANCES, "program": PROGRAMS, "month": MONTHS, "adjective": ADJECTIVES, "beast": ANIMALS,
         }  # fmt: skip
         for kind, entries in lists.items():
@@ -202,6 +207,9 @@ class Lexicon:
             self._kinds.setdefault(kind, lambda kind=kind: Value(self.quantity(kind)))
 
     def draw(self, kind: str) -> Value:
+        if kind in LISTED and self.chance(LIST_SHARE):
+            parts = [self._kinds[kind]().core for _ in range(self.rng.choice([2, 2, 3]))]
+            return Value(", ".join(parts[:-1]) + f" {self.pick(['and', 'and', 'or'])} {parts[-1]}")
         return self._kinds[kind]()
 
     def pick(self, entries: list[str]) -> str:
@@ -302,10 +310,14 @@ class Lexicon:
             ]
         )
 
+    def clause(self) -> str:
+        """A short sentence without its capital."""
+        return self.pick(self.extra["clauses"]) if self.extra.get("clauses") and self.chance(0.7) else self.pick(CLAUSES)
+
     def reason(self) -> Value:
         if self.chance(0.4):
             return Value(self.pick(CAUSES), self.pick(["because of ", "due to ", "owing to "]))
-        return Value(self.pick(CLAUSES), self.pick(["because ", "because ", "since ", "as "]))
+        return Value(self.clause(), self.pick(["because ", "because ", "since ", "as "]))
 
 
 def pronoun_of(person: str) -> str | None:
