@@ -90,7 +90,7 @@ async def test_answers_come_from_the_text_or_not_at_all(starters: tuple[Residenc
     questions = (
         "Who founded the bakery?",
         "Who repairs clocks?",
-        "When was the bakery founded?",
+        "When does the bakery close?",
         "Who painted the door?",
     )
     asked = AnsweringRequest(questions=questions, contexts=(text,) * len(questions))
@@ -98,7 +98,7 @@ async def test_answers_come_from_the_text_or_not_at_all(starters: tuple[Residenc
     said = [one.spans[0].text if one.spans else "" for one in found]
     assert said[0] == "Laura Stein"
     assert said[1].endswith("Jonas")
-    assert said[2] == "1994"
+    assert said[2] == "noon"
     assert said[3] == ""
 
 

@@ -137,8 +137,9 @@ UNITS = {
     "area": phrases("square kilometres, hectares, square metres"),
 }
 
+TITLES = words("Dr Mr Mrs Ms Professor King Queen Captain President Princess Uncle Aunt Lord Sir Judge Bishop General")
 LISTED = {"food", "newthing", "illness", "amount", "plural", "material"}
-LIST_SHARE = 0.12
+LIST_SHARE = 0.2
 """How often a thing of these kinds is two or three of them: "rice, beans and salt"."""
 
 
@@ -207,10 +208,13 @@ class Lexicon:
             self._kinds.setdefault(kind, lambda kind=kind: Value(self.quantity(kind)))
 
     def draw(self, kind: str) -> Value:
-        if kind in LISTED and self.chance(LIST_SHARE):
-            parts = [self._kinds[kind]().core for _ in range(self.rng.choice([2, 2, 3]))]
-            return Value(", ".join(parts[:-1]) + f" {self.pick(['and', 'and', 'or'])} {parts[-1]}")
-        return self._kinds[kind]()
+        is_list = kind in LISTED and self.chance(LIST_SHARE)
+        return Value(self.listed(kind)) if is_list else self._kinds[kind]()
+
+    def listed(self, kind: str) -> str:
+        """Two or three of a kind: "rice, beans and salt"."""
+        parts = [self._kinds[kind]().core for _ in range(self.rng.choice([2, 2, 3]))]
+        return ", ".join(parts[:-1]) + f" {self.pick(['and', 'and', 'or'])} {parts[-1]}"
 
     def pick(self, entries: list[str]) -> str:
         return self.rng.choice(entries)
@@ -229,7 +233,7 @@ class Lexicon:
         if shape < 0.3:
             return first
         if shape < 0.38:
-            return f"{self.pick(['Dr', 'Mr', 'Mrs', 'Ms', 'Professor'])} {last}"
+            return f"{self.pick(TITLES)} {last}"
         return f"{first} {last}"
 
     def agent(self) -> Value:

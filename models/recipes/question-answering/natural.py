@@ -41,6 +41,7 @@ IRREGULAR = dict(
 MODALS = set(words("will would can could must should may might shall"))
 BE = set(words("is are was were"))
 HAVE = set(words("has have had"))
+BE_VERBS = set(words("be have do"))
 PREPOSITIONS = set(
     words(
         "in on at from to with for by into onto over under through across around near against about after before during "
@@ -76,6 +77,8 @@ class Parsed:
     kind: str
     object: str
     tail: str
+    synonyms: tuple[str, ...] = ()
+    """Other verbs that the dictionary gives for this sense."""
 
     @property
     def text(self) -> str:
@@ -107,7 +110,7 @@ def forms_of(lemma: str) -> dict[str, str]:
     return dict.fromkeys(pasts, "past") | {third: "third", lemma: "base"}
 
 
-def parsed(lemma: str, sentence: str) -> Parsed | None:
+def parsed(lemma: str, sentence: str, synonyms: tuple[str, ...] = ()) -> Parsed | None:
     """The sentence taken apart, or None when it is of another shape."""
     said = sentence.strip().rstrip(".!;").split()
     forms = forms_of(lemma)
@@ -140,6 +143,22 @@ def parsed(lemma: str, sentence: str) -> Parsed | None:
     return Parsed(
         " ".join(subject), aux, said[place], lemma, "passive" if aux in BE else kind, found, " ".join(rest[cut:])
     )
+
+
+def inflected(lemma: str, kind: str) -> str:
+    """Another verb in the same form."""
+    if kind in ("participle", "passive") and lemma in IRREGULAR:
+        return IRREGULAR[lemma].split()[1]
+    wanted = "past" if kind in ("participle", "passive") else kind
+    found = [form for form, name in forms_of(lemma).items() if name == wanted]
+    return found[-1] if lemma in IRREGULAR else found[0]
+
+
+def in_other_words(one: Parsed, rng: random.Random) -> Parsed:
+    """With a synonym for its verb, as a question may have it."""
+    lemma = rng.choice(one.synonyms)
+    kind = "base" if one.aux in MODALS else "participle" if one.aux in HAVE else one.kind
+    return replace(one, lemma=lemma, form=inflected(lemma, kind))
 
 
 def questions(one: Parsed, rng: random.Random, *, is_human: bool) -> list[tuple[str, str]]:
@@ -236,10 +255,10 @@ def asked_of(preposition: str, place: str) -> tuple[str, bool] | None:
     return None
 
 
-def dictionary(path: Path) -> tuple[list[tuple[str, str]], list[str]]:
-    """(verb, example of its use), and sentences of all kinds, out of WordNet 3.0 in dictd's form."""
+def dictionary(path: Path) -> tuple[list[tuple[str, str, tuple[str, ...]]], list[str]]:
+    """(verb, example of its use, synonyms), and sentences of all kinds, out of WordNet 3.0 in dictd's form."""
     text = gzip.decompress(path.read_bytes()).decode("utf-8", "replace")
-    verbs: list[tuple[str, str]] = []
+    verbs: list[tuple[str, str, tuple[str, ...]]] = []
     sentences: set[str] = set()
     for entry in re.split(r"\n(?=\S)", text):
         head, _, body = entry.partition("\n")
@@ -249,7 +268,8 @@ def dictionary(path: Path) -> tuple[list[tuple[str, str]], list[str]]:
             found = re.findall(r'"([^"]{15,160})"', sense)
             sentences.update(example for example in found if len(example.split()) >= 5)
             if part == "v" and head.isalpha() and head.islower():
-                verbs += [(head, example) for example in found]
+                same = tuple(word for word in re.findall(r"{([a-z]+)}", sense) if word != head and word not in BE_VERBS)
+                verbs += [(head, example, same) for example in found]
     return verbs, sorted(sentences)
 
 
@@ -258,7 +278,7 @@ class Natural:
 
     def __init__(self, path: Path) -> None:
         verbs, sentences = dictionary(path)
-        found = {parsed(lemma, example) for lemma, example in verbs}
+        found = {parsed(lemma, example, synonyms) for lemma, example, synonyms in verbs}
         self.parsed = sorted((one for one in found if one is not None), key=lambda one: (one.text, one.lemma))
         self.by_verb: dict[str, list[Parsed]] = {}
         for one in self.parsed:

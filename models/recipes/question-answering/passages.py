@@ -6,14 +6,14 @@ Others are made of WordNet's sentences (natural.py); both kinds are company for 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from events import event_frame
 from frame_table import PEOPLE, PLACES, TRADE
 from frame_table_daily import CONTEST, HEALTH_AND_RULES, KITCHEN, SOFTWARE, TRAVEL
 from frames import Frame, Marked, ask, asks_of, fill, mark, unsaid_asks_of
 from lexicon import Lexicon, Value
-from natural import Natural, Parsed, is_person, questions, with_subject
+from natural import STARTS, Natural, Parsed, in_other_words, is_person, questions, with_subject
 
 TABLES = (PEOPLE, PLACES, TRADE, SOFTWARE, KITCHEN, TRAVEL, CONTEST, HEALTH_AND_RULES)
 EVENT_SHARE = 0.4
@@ -21,6 +21,8 @@ PAIR_SHARE = 0.45
 UNANSWERABLE_SHARE = 0.22
 NATURAL_SHARE = 0.35
 COMPANY_SHARE = 0.5
+SYNONYM_SHARE = 0.3
+LIST_SHARE = 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,35 +96,63 @@ def natural_example(lexicon: Lexicon, natural: Natural) -> Example | None:
     one = rng.choice(natural.parsed)
     person = natural.person(one, lexicon)
     asked = with_subject(one, person)
+    if one.object and rng.random() < LIST_SHARE:
+        asked = replace(asked, object=lexicon.listed("newthing"))
     others = rng.sample(natural.by_verb[one.lemma], min(2, len(natural.by_verb[one.lemma])))
     others += rng.sample(natural.parsed, rng.choice([0, 1, 2]))
     texts = [with_subject(other, natural.person(other, lexicon)).text for other in others if other is not one]
     if rng.random() < 0.4:
         texts.append(draw_scene(draw_frame(lexicon), lexicon).said.text)
     texts = rng.sample(texts, len(texts)) + company(lexicon, natural)
-    found = questions(asked, rng, is_human=is_person(one))
+    in_question = in_other_words(asked, rng) if one.synonyms and rng.random() < SYNONYM_SHARE else asked
+    found = questions(in_question, rng, is_human=is_person(one))
+    front, when = fronted(lexicon)
+    if when:
+        found = [pair for pair in found if pair[1] or not pair[0].startswith("When")]
+        found += [(question.replace("Why", "When", 1), when) for question, _ in found if question.startswith("Why ")] * 2
     is_answerable = rng.random() >= UNANSWERABLE_SHARE
     found = [pair for pair in found if bool(pair[1]) == is_answerable]
     if not found:
         return None
     question, answer = rng.choice(found)
-    if one.subject.lower() in ("he", "she") and answer != person and rng.random() < 0.4:
-        texts = [*texts, *told_of(person, one, natural, rng)]
+    if one.subject.lower() in ("he", "she") and answer not in (person, when) and rng.random() < 0.4:
+        told = replace(one, object=asked.object).text
+        first = told_of(person, one, natural, rng)
+        before, after = " ".join([*texts, first]), ""
     else:
-        texts.insert(rng.randint(0, len(texts)), asked.text)
-    context = " ".join(rng.sample(texts, len(texts)) if len(texts) > 4 and asked.text in texts else texts)
-    start = context.lower().find(answer.lower(), context.find(asked.text[len(person) :])) if answer else 0
-    if answer == person and asked.text in context:
-        start = context.find(asked.text)
-    if start < 0:
+        told = joined(front, asked.text)
+        place = rng.randint(0, len(texts))
+        before, after = " ".join(texts[:place]), " ".join(texts[place:])
+    context = f"{before} {told} {after}".strip()
+    start = context.lower().find(answer.lower(), len(before)) if answer else 0
+    if start < 0 or start + len(answer) > len(before) + 1 + len(told):
         return None
     return Example(capital(question), context, start, start + len(answer))
 
 
-def told_of(person: str, one: Parsed, natural: Natural, rng: random.Random) -> list[str]:
-    """A sentence that names the person, then the asked one with its pronoun."""
+def fronted(lexicon: Lexicon) -> tuple[str, str]:
+    """What may stand before a sentence, and the time that it tells."""
+    rng = lexicon.rng
+    if rng.random() < 0.15:
+        time = lexicon.draw("time")
+        return f"{capital(time.text)}, ", time.core
+    if rng.random() < 0.3:
+        person, other = lexicon.person(), lexicon.clause()
+        options = [f"{person} said that ", f"According to {person}, ", f"Although {other}, ", f"{capital(other)}, but "]
+        return rng.choice([*options, f"{capital(other)}, and "]), ""
+    return "", ""
+
+
+def joined(front: str, text: str) -> str:
+    if not front or text.split()[0].lower() not in STARTS:
+        return front + text
+    return front + text[0].lower() + text[1:]
+
+
+def told_of(person: str, one: Parsed, natural: Natural, rng: random.Random) -> str:
+    """A sentence that names the person, before the asked one with its pronoun."""
     first = rng.choice([other for other in rng.sample(natural.parsed, 60) if other.subject == one.subject] or [one])
-    return [with_subject(first, person).text, one.text]
+    return with_subject(first, person).text
 
 
 def assembled(asked: Scene, scenes: list[Scene], others: list[str], lexicon: Lexicon) -> Example | None:
