@@ -1,6 +1,7 @@
 """The models that come with the catalogue: assembled out of their packages, loaded, and sensible on unseen inputs."""
 
 import os
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from app.engine.settings import EngineSettings
 from app.engine.transports.inline import InlineEngine
 from app.errors import SourceError
 from app.registry.catalogue import SHIPPED, load_catalogue
+from app.registry.model import LoadPolicy, TaskName
 from app.registry.residency import Residency
 from app.registry.settings import RegistrySettings
 from app.tasks.answering import Answering, AnsweringRequest
 from app.tasks.classification import Classification, ClassificationRequest
+from app.tasks.generation import Generation, GenerationRequest, TextDelta
 from app.tasks.task import Caller, Task
 from app.tasks.translation import Translation, TranslationRequest
 
@@ -102,6 +105,20 @@ async def test_answers_come_from_the_text_or_not_at_all(starters: tuple[Residenc
     assert said[3] == ""
 
 
+async def test_everyday_prompts_are_continued_with_names_and_goods(starters: tuple[Residency, InlineEngine]) -> None:
+    prompts = ("Hello, my name is", "I went to the shop and bought", "My grandmother always said that")
+    asked = GenerationRequest(prompts=prompts, output_tokens_max=24)
+    found = await results(starters, "starter-stories", Generation(), asked)
+    said = [
+        "".join(one.text for one in found if isinstance(one, TextDelta) and one.index == index) for index in range(3)
+    ]
+    for text in said:
+        assert len(re.findall(r"[a-z]{2,}", text)) >= 3, text
+        assert "." in text, "a sentence comes to its end"
+    assert re.match(r" [A-Z][a-z]+", said[0]), "a name"
+    assert len(set(said)) == 3
+
+
 SIZE_MAX_BYTES = 40_000_000
 
 
@@ -122,6 +139,11 @@ def test_a_card_names_data_licence_recipe_quality_and_faults(folder: Path) -> No
 def test_all_starters_together_stay_small() -> None:
     sizes = [path.stat().st_size for path in (SHIPPED.parent / "starter").rglob("*") if path.is_file()]
     assert sum(sizes) <= SIZE_MAX_BYTES
+
+
+def test_every_task_has_one_model_from_the_start() -> None:
+    at_start = [model.tasks[0] for model in load_catalogue() if model.load is LoadPolicy.START and model.is_enabled]
+    assert sorted(at_start) == sorted(TaskName)
 
 
 def test_every_starter_folder_is_in_the_catalogue() -> None:
