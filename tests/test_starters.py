@@ -1,6 +1,7 @@
 """The models that come with the catalogue: assembled out of their packages, loaded, and sensible on unseen inputs."""
 
 import os
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,13 @@ from app.engine.session import open_jobs
 from app.engine.settings import EngineSettings
 from app.engine.transports.inline import InlineEngine
 from app.errors import SourceError
-from app.registry.catalogue import load_catalogue
+from app.registry.catalogue import SHIPPED, load_catalogue
+from app.registry.model import LoadPolicy, TaskName
 from app.registry.residency import Residency
 from app.registry.settings import RegistrySettings
+from app.tasks.answering import Answering, AnsweringRequest
 from app.tasks.classification import Classification, ClassificationRequest
+from app.tasks.generation import Generation, GenerationRequest, TextDelta
 from app.tasks.task import Caller, Task
 from app.tasks.translation import Translation, TranslationRequest
 
@@ -79,3 +83,69 @@ async def test_portuguese_becomes_english(starters: tuple[Residency, InlineEngin
     assert found[0] == "the water is cold."
     assert "train station" in found[1] and "where" in found[1]
     assert "brother" in found[2] and "new car" in found[2]
+
+
+async def test_answers_come_from_the_text_or_not_at_all(starters: tuple[Residency, InlineEngine]) -> None:
+    text = (
+        "Laura Stein founded the bakery in 1994. Her brother Jonas repairs clocks in Hamburg. "
+        "The bakery opens at seven and closes at noon."
+    )
+    questions = (
+        "Who founded the bakery?",
+        "Who repairs clocks?",
+        "When does the bakery close?",
+        "Who painted the door?",
+    )
+    asked = AnsweringRequest(questions=questions, contexts=(text,) * len(questions))
+    found = await results(starters, "starter-qa", Answering(), asked)
+    said = [one.spans[0].text if one.spans else "" for one in found]
+    assert said[0] == "Laura Stein"
+    assert said[1].endswith("Jonas")
+    assert said[2] == "noon"
+    assert said[3] == ""
+
+
+async def test_everyday_prompts_are_continued_with_names_and_goods(starters: tuple[Residency, InlineEngine]) -> None:
+    prompts = ("Hello, my name is", "I went to the shop and bought", "My grandmother always said that")
+    asked = GenerationRequest(prompts=prompts, output_tokens_max=24)
+    found = await results(starters, "starter-stories", Generation(), asked)
+    said = [
+        "".join(one.text for one in found if isinstance(one, TextDelta) and one.index == index) for index in range(3)
+    ]
+    for text in said:
+        assert len(re.findall(r"[a-z]{2,}", text)) >= 3, text
+        assert "." in text, "a sentence comes to its end"
+    assert re.match(r" [A-Z][a-z]+", said[0]), "a name"
+    assert len(set(said)) == 3
+
+
+SIZE_MAX_BYTES = 40_000_000
+
+
+def starter_folders() -> list[Path]:
+    return sorted(path for path in (SHIPPED.parent / "starter").iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize("folder", starter_folders(), ids=lambda folder: folder.name)
+def test_a_card_names_data_licence_recipe_quality_and_faults(folder: Path) -> None:
+    card = (folder / "CARD.md").read_text(encoding="utf-8")
+    for part in ("Data", "Licence", "Recipe", "Measured", "Known faults"):
+        assert f"**{part}" in card, f"{folder.name}'s card says nothing of: {part}"
+    assert "models/recipes/" in card
+    assert "metrics.json" in card
+    assert (folder / "metrics.json").is_file()
+
+
+def test_all_starters_together_stay_small() -> None:
+    sizes = [path.stat().st_size for path in (SHIPPED.parent / "starter").rglob("*") if path.is_file()]
+    assert sum(sizes) <= SIZE_MAX_BYTES
+
+
+def test_every_task_has_one_model_from_the_start() -> None:
+    at_start = [model.tasks[0] for model in load_catalogue() if model.load is LoadPolicy.START and model.is_enabled]
+    assert sorted(at_start) == sorted(TaskName)
+
+
+def test_every_starter_folder_is_in_the_catalogue() -> None:
+    known = {model.id for model in load_catalogue()}
+    assert {folder.name for folder in starter_folders()} <= known

