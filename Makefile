@@ -9,10 +9,12 @@ install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Tollgate needs Python 3.11 or newer: make PYTHON=python3.12 …")'
-	@test -x $(BIN)/python || { echo "[1/2] creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
-	@echo "[2/2] installing the locked packages (about 1 GB with PyTorch; a few minutes the first time)"
+	@test -x $(BIN)/python || { echo "[1/3] creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "[2/3] installing the locked packages (about 1 GB with PyTorch; a few minutes the first time)"
 	@$(BIN)/pip install --progress-bar on --disable-pip-version-check -q -c constraints.txt torch
 	@$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[starter,dev]'
+	@echo "[3/3] compiling the kernels for this machine"
+	@$(BIN)/python -m app.engine.compute.precompile
 	@touch $@
 
 serve: install

@@ -149,3 +149,7 @@ def test_every_task_has_one_model_from_the_start() -> None:
 def test_every_starter_folder_is_in_the_catalogue() -> None:
     known = {model.id for model in load_catalogue()}
     assert {folder.name for folder in starter_folders()} <= known
+
+
+def test_every_starter_is_free_so_that_the_first_call_works() -> None:
+    assert [model.id for model in load_catalogue() if model.id.startswith("starter-") and not model.is_free] == []

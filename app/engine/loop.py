@@ -15,6 +15,7 @@ from app.engine.compute.kernels import set_threads
 from app.engine.compute.models import Resident, load_model
 from app.engine.compute.plain import floats
 from app.engine.compute.sampling import Sampler, draw
+from app.engine.compute.warm import warm
 from app.engine.events import EncodedEvent, Event, FailedEvent, FinishedEvent, FinishReason, JobUsage, TokenEvent
 from app.engine.jobs import BeamSearch, DecodeJob, EncodeJob, Job, ModelSpec
 from app.engine.messages import Cancel, Close, Load, Message, Pause, Submit, Unload
@@ -125,6 +126,7 @@ class EngineLoop:
     def _load(self, spec: ModelSpec) -> LoadedModel | TollgateError:
         try:
             resident = load_model(spec, slots=self._settings.slots, device=self._settings.device)
+            warm(resident)
         except TollgateError as refused:
             return refused
         except Exception:

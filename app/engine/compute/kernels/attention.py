@@ -53,29 +53,38 @@ def attend_any(tokens, queries, slots, lengths, keys, values, scale, out):
             out[token, first + place] = total * inverse
 
 
-def _attend_width(width: int, *, is_bf16: bool):
-    dots = (heads.DOTS_BF16 if is_bf16 else heads.DOTS_FP32)[width]
-    weighted_sum = (heads.SUM_BF16 if is_bf16 else heads.SUM_FP32)[width]
-
-    @njit(**PARALLEL)
-    def attend_width(tokens, queries, slots, lengths, keys, values, scale, out):
-        count = keys.shape[1]
-        for task in prange(tokens.size * count):
-            token, head = tokens[task // count], task % count
-            slot, length = slots[token], lengths[token]
-            query = queries[token, head * width : (head + 1) * width]
-            scores = np.empty(length, np.float32)
-            dots(query.ctypes.data, keys[slot, head].ctypes.data, length, scale, scores.ctypes.data)
-            inverse = soften(scores)
-            target = out[token, head * width : (head + 1) * width]
-            weighted_sum(scores.ctypes.data, values[slot, head].ctypes.data, length, inverse, target.ctypes.data)
-
-    return attend_width
+@njit(**PARALLEL)
+def attend_fp32(tokens, queries, slots, lengths, keys, values, scale, out):
+    """attend() for heads of one of WIDTHS and an fp32 cache."""
+    count, width = keys.shape[1], keys.shape[3]
+    for task in prange(tokens.size * count):
+        token, head = tokens[task // count], task % count
+        slot, length = slots[token], lengths[token]
+        query = queries[token, head * width : (head + 1) * width]
+        target = out[token, head * width : (head + 1) * width]
+        scores = np.empty(length, np.float32)
+        heads.dots_fp32(width, query.ctypes.data, keys[slot, head].ctypes.data, length, scale, scores.ctypes.data)
+        inverse = soften(scores)
+        heads.weighted_sum_fp32(
+            width, scores.ctypes.data, values[slot, head].ctypes.data, length, inverse, target.ctypes.data
+        )
 
 
-_BY_WIDTH = {
-    (width, is_bf16): _attend_width(width, is_bf16=is_bf16) for width in heads.WIDTHS for is_bf16 in (False, True)
-}
+@njit(**PARALLEL)
+def attend_bf16(tokens, queries, slots, lengths, keys, values, scale, out):
+    """attend() for heads of one of WIDTHS and a bfloat16 cache."""
+    count, width = keys.shape[1], keys.shape[3]
+    for task in prange(tokens.size * count):
+        token, head = tokens[task // count], task % count
+        slot, length = slots[token], lengths[token]
+        query = queries[token, head * width : (head + 1) * width]
+        target = out[token, head * width : (head + 1) * width]
+        scores = np.empty(length, np.float32)
+        heads.dots_bf16(width, query.ctypes.data, keys[slot, head].ctypes.data, length, scale, scores.ctypes.data)
+        inverse = soften(scores)
+        heads.weighted_sum_bf16(
+            width, scores.ctypes.data, values[slot, head].ctypes.data, length, inverse, target.ctypes.data
+        )
 
 
 def attend(tokens, queries, slots, lengths, keys, values, scale, out) -> None:
@@ -84,5 +93,7 @@ def attend(tokens, queries, slots, lengths, keys, values, scale, out) -> None:
     queries (batch, …) holds the heads in its first columns; slots, lengths (batch,); keys, values (slots, heads,
     positions, head_dim), fp32 or a bfloat16's 16 bits; out (batch, heads * head_dim).
     """
-    kernel = _BY_WIDTH.get((keys.shape[3], keys.dtype == np.uint16), attend_any)
+    kernel = attend_any
+    if keys.shape[3] in heads.WIDTHS:
+        kernel = attend_bf16 if keys.dtype == np.uint16 else attend_fp32
     kernel(tokens, queries, slots, lengths, keys, values, scale, out)

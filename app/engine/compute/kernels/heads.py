@@ -1,17 +1,17 @@
 """The inner loops of attention for one query of one head, generated as LLVM instructions: dots, and weighted sum.
 
-The query and the sum stay in registers while the cache passes by once, so that memory is the limit. There is a pair
-for each width of a head that is a multiple of 16 up to 128, and for each kind of cache.
+The query and the sum stay in registers while the cache passes by once, so that memory is the limit. There is a pair for
+each of WIDTHS and for each kind of cache.
 """
 
 from typing import Any
 
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.extending import intrinsic
 
 LANES = 16
-WIDTHS = (16, 32, 48, 64, 80, 96, 112, 128)
+WIDTHS = (32, 64, 96, 128)
 """Widths of a head, in numbers, that have a kernel."""
 INT16, INT32, INT64, FLOAT = ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
 VECTOR, WORDS, HALVES = (ir.VectorType(kind, LANES) for kind in (FLOAT, INT32, INT16))
@@ -123,5 +123,59 @@ def _sum(width: int, *, is_bf16: bool) -> Any:
     return weighted_sum
 
 
-DOTS_FP32, DOTS_BF16 = ({width: _dots(width, is_bf16=kind) for width in WIDTHS} for kind in (False, True))
-SUM_FP32, SUM_BF16 = ({width: _sum(width, is_bf16=kind) for width in WIDTHS} for kind in (False, True))
+_D32_FP32, _D64_FP32, _D96_FP32, _D128_FP32 = (_dots(width, is_bf16=False) for width in WIDTHS)
+_S32_FP32, _S64_FP32, _S96_FP32, _S128_FP32 = (_sum(width, is_bf16=False) for width in WIDTHS)
+_D32_BF16, _D64_BF16, _D96_BF16, _D128_BF16 = (_dots(width, is_bf16=True) for width in WIDTHS)
+_S32_BF16, _S64_BF16, _S96_BF16, _S128_BF16 = (_sum(width, is_bf16=True) for width in WIDTHS)
+
+
+@njit(nogil=True, cache=True)
+def dots_fp32(width, query, keys, length, scale, scores):
+    """scores[p] = scale * query · keys[p], for a fp32 cache and heads of one of WIDTHS."""
+    if width == 32:
+        _D32_FP32(query, keys, length, scale, scores)
+    elif width == 64:
+        _D64_FP32(query, keys, length, scale, scores)
+    elif width == 96:
+        _D96_FP32(query, keys, length, scale, scores)
+    else:
+        _D128_FP32(query, keys, length, scale, scores)
+
+
+@njit(nogil=True, cache=True)
+def weighted_sum_fp32(width, weights, values, length, factor, out):
+    """out = factor * sum of weights[p] * values[p], likewise."""
+    if width == 32:
+        _S32_FP32(weights, values, length, factor, out)
+    elif width == 64:
+        _S64_FP32(weights, values, length, factor, out)
+    elif width == 96:
+        _S96_FP32(weights, values, length, factor, out)
+    else:
+        _S128_FP32(weights, values, length, factor, out)
+
+
+@njit(nogil=True, cache=True)
+def dots_bf16(width, query, keys, length, scale, scores):
+    """scores[p] = scale * query · keys[p], for a bfloat16 cache and heads of one of WIDTHS."""
+    if width == 32:
+        _D32_BF16(query, keys, length, scale, scores)
+    elif width == 64:
+        _D64_BF16(query, keys, length, scale, scores)
+    elif width == 96:
+        _D96_BF16(query, keys, length, scale, scores)
+    else:
+        _D128_BF16(query, keys, length, scale, scores)
+
+
+@njit(nogil=True, cache=True)
+def weighted_sum_bf16(width, weights, values, length, factor, out):
+    """out = factor * sum of weights[p] * values[p], likewise."""
+    if width == 32:
+        _S32_BF16(weights, values, length, factor, out)
+    elif width == 64:
+        _S64_BF16(weights, values, length, factor, out)
+    elif width == 96:
+        _S96_BF16(weights, values, length, factor, out)
+    else:
+        _S128_BF16(weights, values, length, factor, out)

@@ -1,0 +1,55 @@
+"""Compiles the kernels into their cache. `make install` runs this, so that no start waits for a compiler."""
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from app.engine.compute.attention import attend_cached
+from app.engine.compute.cache import SlotCache, Span, StepTokens
+from app.engine.compute.layers import make_linear, make_norm
+from app.engine.compute.sampling import Sampler, draw
+from app.engine.jobs import Precision, Sampling
+
+HEAD_DIMS = (32, 64)
+CPU = torch.device("cpu")
+
+
+def layers(precision: Precision) -> None:
+    """A norm and a linear layer, with and without a residual."""
+    x = torch.ones(2, 8)
+    make_norm(torch.ones(8), torch.ones(8), 1e-5, precision=precision)(x)
+    layer = make_linear(torch.ones(8, 8), None, precision=precision)
+    layer(x)
+    layer(x, add=x)
+
+
+def attention(head_dim: int, dtype: torch.dtype) -> None:
+    """A step of one token."""
+    cache = SlotCache(layers=1, slots=1, heads=1, positions=2, head_dim=head_dim, dtype=dtype, device=CPU)
+    attend_cached(torch.ones(1, 3 * head_dim), StepTokens([Span(0, 0, 1)], CPU), cache, 0, 1, 1.0)
+
+
+def draws() -> None:
+    """A greedy and a sampled token."""
+    for search in (Sampling(temperature=0.0), Sampling(top_k=2, top_p=0.9, seed=0)):
+        draw([Sampler(search, (0,), logprobs=None)], torch.zeros(1, 8), [None])
+
+
+def main() -> None:
+    work: list[tuple[str, Callable[[], None]]] = [
+        (f"linear layers in {kind.value}", lambda kind=kind: layers(kind)) for kind in (Precision.FP32, Precision.INT8)
+    ]
+    for head_dim in HEAD_DIMS:
+        for dtype in (torch.float32, torch.bfloat16):
+            name = f"attention, heads of {head_dim}, {str(dtype).removeprefix('torch.')}"
+            work.append((name, lambda head_dim=head_dim, dtype=dtype: attention(head_dim, dtype)))
+    work.append(("draws", draws))
+    for place, (name, compile_it) in enumerate(work, 1):
+        began_s = time.monotonic()
+        compile_it()
+        print(f"      {place}/{len(work)} {name}: {time.monotonic() - began_s:.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
