@@ -135,6 +135,8 @@ BAD: list[tuple[str, dict[str, Any], int, str, str | None]] = [
     ("/v1/completions", PROMPT | {"max_tokens": 10**9}, 400, "invalid_request", "max_tokens"),
     ("/v1/completions", {"model": "tiny-gpt2", "prompt": [999999]}, 400, "invalid_request", "prompt.0"),
     ("/v1/completions", PROMPT | {"logit_bias": {"a": 1}}, 400, "invalid_request", "logit_bias"),
+    ("/v1/completions", PROMPT | {"logit_bias": {"99999999": 1}}, 400, "invalid_request", "logit_bias"),
+    ("/v1/completions", PROMPT | {"logit_bias": {"-1": 1}}, 400, "invalid_request", "logit_bias"),
     ("/v1/completions", {"model": "tiny-marian", "prompt": "x"}, 400, "model_task_mismatch", "model"),
     ("/v1/completions", {"prompt": "x"}, 400, "invalid_request", "model"),
     ("/v1/classifications", LABEL | {"input": " "}, 400, "empty_input", "input.0"),

@@ -17,7 +17,7 @@ from app.engine.compute.plain import floats
 from app.engine.compute.sampling import Sampler, draw
 from app.engine.compute.warm import warm
 from app.engine.events import EncodedEvent, Event, FailedEvent, FinishedEvent, FinishReason, JobUsage, TokenEvent
-from app.engine.jobs import BeamSearch, DecodeJob, EncodeJob, Job, ModelSpec
+from app.engine.jobs import BeamSearch, DecodeJob, EncodeJob, Job, ModelSpec, Sampling
 from app.engine.messages import Cancel, Close, Load, Message, Pause, Submit, Unload
 from app.engine.schedule.plan import StepPlan, pack_by_length, plan_step
 from app.engine.schedule.row import Phase, Row
@@ -159,6 +159,13 @@ class EngineLoop:
                 return InvalidRequest("max_new_tokens must be at least 1")
             if isinstance(job.search, BeamSearch) and not 1 <= job.search.beams <= resident.model.slots:
                 return InvalidRequest(f"beams must lie between 1 and {resident.model.slots}")
+            if isinstance(job.search, Sampling) and any(
+                not 0 <= token < resident.vocabulary for token, _ in job.search.logit_bias
+            ):
+                return InvalidRequest(
+                    f"logit_bias names a token outside the vocabulary; ids lie between 0 and {resident.vocabulary - 1}",
+                    field="logit_bias",
+                )
             longest = max(longest, len(resident.model.prompt_of(job.ids)) + job.max_new_tokens - 1)
         if longest > positions_max:
             return ContextLengthExceeded(f"{longest} positions are needed and {job.model} has {positions_max}")

@@ -127,6 +127,12 @@ class Generation:
             raise EmptyInput("prompt is an empty list; send at least one", field="prompt")
         if len(request.prompts) * request.choices > rows_max:
             raise InvalidRequest(f"prompts times n is at most {rows_max} a request", field="prompt")
+        for token, _ in request.sampling.logit_bias:
+            if not 0 <= token < resident.tokenizer.size:
+                raise InvalidRequest(
+                    f"logit_bias names the token id {token}; ids go from 0 to {resident.tokenizer.size - 1}",
+                    field="logit_bias",
+                )
         rows = await asyncio.to_thread(
             lambda: [self._ids(prompt, index, resident) for index, prompt in enumerate(request.prompts)]
         )

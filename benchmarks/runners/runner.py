@@ -47,7 +47,7 @@ MODULES = {
     "ctranslate2": "ctranslate2_runner",
     "litserve": "litserve_runner",
 }
-SERVERS = frozenset({"tollgate-http", "litserve"})
+SERVERS = frozenset({"tollgate-engine", "tollgate-http", "litserve"})
 """They start processes of their own, which a pause would make believe that others have died."""
 PRECISIONS = ("int8", "bf16", "fp32")
 

@@ -3,12 +3,11 @@
 import asyncio
 from pathlib import Path
 
-from app.clock import SystemClock
 from app.engine.client import EngineClient
 from app.engine.events import EncodedEvent, FailedEvent, TokenEvent
 from app.engine.jobs import BeamSearch, DecodeJob, EncodeJob, Head, Job, ModelSpec, Precision, Sampling
 from app.engine.settings import EngineSettings
-from app.engine.transports.inline import InlineEngine
+from app.engine.transports.child import ChildEngine
 from app.errors import TollgateError
 from benchmarks.runners.arrivals import Stopwatch
 from benchmarks.runners.runner import NotHosted, Trace
@@ -35,7 +34,7 @@ class TollgateEngine:
             raise NotHosted(refused.message) from refused
 
     async def _load(self, spec: ModelSpec) -> str:
-        self._engine = InlineEngine(settings=EngineSettings.model_validate({}), clock=SystemClock())
+        self._engine = ChildEngine.start(EngineSettings.model_validate({}), log_level="warning", log_format="text")
         loaded = await self._engine.load(spec)
         return f"{loaded.precision.value}, {loaded.memory_bytes / 2**20:.0f} MiB with its cache"
 

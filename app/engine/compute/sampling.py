@@ -1,5 +1,6 @@
 """Draws the next token of each row, with its own parameters and its own generator; company never changes a draw."""
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from app.engine.compute.plain import floats, integers
 from app.engine.jobs import Sampling
 
 POISONED = -1
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +80,13 @@ def draw(samplers: Sequence[Sampler], scores: torch.Tensor, forced: Sequence[int
     """
     reports = [_report(sampler, row) for sampler, row in zip(samplers, scores, strict=True)]
     for sampler, row in zip(samplers, scores, strict=True):
-        if sampler.is_changing:
+        if not sampler.is_changing:
+            continue
+        try:
             sampler.change(row)
+        except Exception:
+            log.exception("a row's scores could not be changed as it asked")
+            row.fill_(math.nan)
     held = scores.cpu().contiguous()
     found = np.empty(len(samplers), np.int64)
     rows.best_of_rows(held.numpy(), found)

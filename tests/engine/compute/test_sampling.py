@@ -87,3 +87,10 @@ def test_a_forced_token_is_taken_and_banned_ones_never_are() -> None:
     (forced,) = draw([banned], scores.clone(), [0])
     assert forced is not None
     assert forced.id == 0
+
+
+def test_a_row_whose_bias_cannot_be_applied_fails_by_itself() -> None:
+    odd = Sampler(Sampling(temperature=0.0, logit_bias=((999, 1.0),)), (), logprobs=None)
+    found = draw([sampler(temperature=0.0), odd], scores_of(2, 50, 1), [None, None])
+    assert found[0] is not None
+    assert found[1] is None
