@@ -17,7 +17,7 @@ from benchmarks.runners.served import Served
 from benchmarks.workloads import Ask, Work
 
 CATALOGUE = """models:
-  - {{id: {model}, task: {task}, family: {model}, licence: none, load: start, precision: {precision},
+  - {{id: {model}, task: {task}, family: {model}, licence: none, free: true, load: start, precision: {precision},
      source: {{folder: "{folder}"}}}}
 """
 TASKS = {"gpt2": "text-generation"}
