@@ -4,7 +4,7 @@ TollgateError
 ├── RequestError            the caller can mend it
 │   ├── InvalidRequest      ├── EmptyInput   ├── ContextLengthExceeded   ├── UnsupportedParameter   └── TaskMismatch
 │   ├── RequestTooLarge
-│   ├── MissingKey   ├── InvalidKey   ├── NotAllowed   └── TenantSuspended
+│   ├── MissingKey   ├── InvalidKey   ├── KeyRevoked   ├── NotAllowed   └── TenantSuspended
 │   ├── ExceedsLimit   └── RateLimited ── RequestsLimited, TokensLimited
 │   ├── PriceMissing   ├── InsufficientQuota
 │   ├── IdempotencyInProgress   ├── IdempotencyMismatch   ├── ReplayUnavailable
@@ -112,6 +112,13 @@ class InvalidKey(RequestError):
     """The API key is not valid; ask the operator for one."""
 
     code = "invalid_api_key"
+    kind = Kind.UNAUTHENTICATED
+
+
+class KeyRevoked(RequestError):
+    """The API key was revoked, or its account suspended, while the request ran; what was delivered is charged."""
+
+    code = "key_revoked"
     kind = Kind.UNAUTHENTICATED
 
 

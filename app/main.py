@@ -140,7 +140,7 @@ def open_engine(settings: Settings, socket: Path | None, clock: Clock) -> Engine
 def open_database(settings: Settings) -> Database:
     """The database as the settings want it, not yet opened."""
     chosen = settings.metering
-    return Database(home=settings.home, url=chosen.database_url, connections=chosen.connections)
+    return Database(home=settings.home, url=chosen.opened_url, connections=chosen.connections)
 
 
 async def settle_leftovers(settings: Settings, database: Database) -> None:

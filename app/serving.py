@@ -12,7 +12,7 @@ from app.admission.limits import Limits, Standing
 from app.clock import Clock
 from app.engine.client import EngineClient
 from app.engine.session import JobSession, open_jobs
-from app.errors import DeadlineExceeded, Draining, TaskMismatch, TollgateError
+from app.errors import DeadlineExceeded, Draining, KeyRevoked, TaskMismatch, TollgateError
 from app.metering.books import Books
 from app.metering.database import new_id
 from app.metering.ledger import Admission, Outcome, Receipt, Usage, estimate
@@ -34,15 +34,29 @@ class Answer(Generic[E, P]):
     ) -> None:
         self.request_id = request_id
         self.prepared = prepared
+        self.is_ended = False
+        """Its key was revoked: nothing more of it leaves."""
         self._events = events
         self._session = session
         self._reservation = reservation
 
     async def events(self) -> AsyncIterator[E]:
-        """Results as they come; each is noted as delivered before it leaves, so that no crash gives it away."""
-        async for event in self._events:
-            self._reservation.note(self.delivered())
-            yield event
+        """Results as they come; each is noted as delivered before it leaves, so that no crash gives it away.
+
+        Raises KeyRevoked when the key has ended meanwhile.
+        """
+        try:
+            async for event in self._events:
+                if self.is_ended:
+                    break
+                self._reservation.note(self.delivered())
+                yield event
+        except TollgateError as error:
+            if self.is_ended:
+                raise KeyRevoked from error
+            raise
+        if self.is_ended:
+            raise KeyRevoked
 
     def delivered(self) -> Usage:
         """What has left so far."""
@@ -198,5 +212,6 @@ class Serving:
     async def _cancel_when(self, revoked: asyncio.Event, answer: Answer[Any, Any]) -> None:
         await revoked.wait()
         log.info("request %s ends: its key was revoked", answer.request_id)
+        answer.is_ended = True
         for job in answer.prepared.jobs:
             await self.engine.cancel(job.id)

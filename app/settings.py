@@ -117,9 +117,11 @@ def first_fault(error: ValidationError) -> str:
     place = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         return f"{place} is no setting; `tollgate serve --print-config` lists them"
+    if any(word in place for word in ("url", "secret", "token")):
+        return f"{place}: {fault['msg']}"
     return f"{place}: {fault['msg']} (got {str(fault['input'])[:100]!r})"
 
 
 def printed(settings: Settings) -> str:
-    """The settings as a tollgate.yaml."""
+    """The settings as a tollgate.yaml; what is secret in them is hidden."""
     return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)

@@ -41,11 +41,13 @@ async def test_a_running_stream_stops_and_is_charged_what_was_delivered(server: 
     took_s = time.monotonic() - revoked_s
     await elsewhere.close()
     assert took_s < BOUND_S
-    assert "error" in json.loads(last.removeprefix("data: "))
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "key_revoked"
     assert (await server.client.get("/v1/models")).status_code == 401
     for task in company:
         task.cancel()
     entries = await server.settled(1 + COMPANY)
     [entry] = [entry for entry in entries if entry["key_name"] == "first"]
+    assert entry["outcome"] == "key_revoked"
     assert 0 < entry["output_tokens"] < ROWS * TOKENS
+    assert 'outcome="key_revoked"' in (await server.client.get("/metrics")).text
     assert server.app.state.serving.engine.stats().running == 0

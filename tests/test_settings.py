@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from app.errors import SettingsError
-from app.settings import load_settings, printed
+from app.secret import REVEALED
+from app.settings import Settings, load_settings, printed
 
 
 @pytest.fixture(autouse=True)
@@ -64,3 +65,24 @@ def test_a_fault_in_a_variable_is_one_line(monkeypatch: pytest.MonkeyPatch, name
     with pytest.raises(SettingsError) as refused:
         load_settings()
     assert said in refused.value.message
+
+
+def test_secrets_are_shown_nowhere_and_a_worker_process_still_gets_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOLLGATE_METERING__DATABASE_URL", "postgresql://toll:hushdb@db:5432/books?password=hushquery")
+    monkeypatch.setenv("TOLLGATE_LIMITS__REDIS_URL", "redis://:hushredis@cache:6379/2")
+    settings = load_settings()
+    for text in (printed(settings), repr(settings), str(settings.model_dump())):
+        assert "hush" not in text
+    assert "postgresql://**********@db:5432/books?**********" in printed(settings)
+    assert "redis://**********@cache:6379/2" in printed(settings)
+    again = Settings(**settings.model_dump(mode="json", context=REVEALED))
+    assert again.metering.opened_url == "postgresql://toll:hushdb@db:5432/books?password=hushquery"
+    assert again == settings
+
+
+@pytest.mark.parametrize("text", ["limits: {redis_url: [hush]}", "metering: {database_url: {password: hush}}"])
+def test_a_fault_in_a_secret_does_not_repeat_it(tmp_path: Path, text: str) -> None:
+    (tmp_path / "tollgate.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(SettingsError) as refused:
+        load_settings()
+    assert "hush" not in refused.value.message

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from app.errors import DeadlineExceeded, StorageUnavailable
+from app.errors import DeadlineExceeded, KeyRevoked, StorageUnavailable
 from app.metering.books import Books
 from app.metering.ledger import Admission, Outcome, Receipt, Usage
 
@@ -66,8 +66,8 @@ class Gate:
     async def admit(self, admission: Admission, *, is_streaming: bool = True) -> AsyncGenerator[Reservation]:
         """Hold money, and settle on leaving if the road has not: cancelled, timed out or failed.
 
-        A failure of ours costs nothing unless a part of the answer had left; a customer who breaks a request off pays
-        for what was read and delivered, or produced where the answer was to be whole.
+        A failure of ours, or a key's end, costs nothing unless a part of the answer had left; a customer who breaks a
+        request off pays for what was read and delivered, or produced where the answer was to be whole.
         """
         admission = await self._opened(admission)
         reservation = Reservation(books=self._books, admission=admission, is_streaming=is_streaming)
@@ -77,13 +77,16 @@ class Gate:
         except DeadlineExceeded:
             outcome = Outcome.TIMEOUT
             raise
+        except KeyRevoked:
+            outcome = Outcome.KEY_REVOKED
+            raise
         except Exception:
             outcome = Outcome.FAILED
             raise
         finally:
             if reservation.receipt is None:
-                is_ours = outcome is not Outcome.CANCELLED and not is_streaming
-                used = Usage() if is_ours else reservation.delivered
+                is_free = outcome is not Outcome.CANCELLED and not is_streaming
+                used = Usage() if is_free else reservation.delivered
                 await asyncio.shield(asyncio.create_task(reservation.settle(outcome, used)))
 
     async def _opened(self, admission: Admission) -> Admission:

@@ -58,7 +58,8 @@ class Limits:
             "tollgate_requests_limited", "Requests refused by a rate limit, by what it counts.", ("limit",)
         )
         if settings.redis_url is not None:
-            self._shared = SharedBuckets(url=settings.redis_url, timeout_s=settings.redis_timeout_s, clock=clock)
+            url = settings.redis_url.get_secret_value()
+            self._shared = SharedBuckets(url=url, timeout_s=settings.redis_timeout_s, clock=clock)
             self._local = LocalBuckets(clock=clock, share=settings.replicas, seed=self._last_known)
             metrics.gauge(
                 "tollgate_limits_shared", "1 while Redis counts the limits, 0 while each replica enforces its share.",

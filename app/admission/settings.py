@@ -2,6 +2,8 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.secret import SecretUrl
+
 
 class TierLimits(BaseModel):
     """What each key, and the tenant as a whole, may use when no limit of its own is set; null is no limit."""
@@ -21,7 +23,7 @@ class LimitSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    redis_url: str | None = Field(
+    redis_url: SecretUrl | None = Field(
         default=None, description="A Redis (redis://, rediss:// or unix://) that replicas share; null counts in memory."
     )
     redis_timeout_s: float = Field(default=0.1, gt=0, le=5, description="Longest wait for Redis in a request.")

@@ -141,7 +141,7 @@ def cause_json(done: TextDone | None) -> dict[str, str]:
 
 
 def reason_of(done: TextDone | None) -> str | None:
-    """OpenAI's word. A row that was cancelled (its key was revoked) has no sound end: raises EngineLost."""
+    """OpenAI's word. A row that was cancelled by somebody else has no sound end: raises EngineLost."""
     if done is not None and done.reason is FinishReason.CANCELLED:
         raise EngineLost("The request was ended by the server.")
     return None if done is None else done.reason.value

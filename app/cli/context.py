@@ -32,7 +32,7 @@ def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
 
     async def run() -> T:
         settings = load_settings()
-        database = Database(home=home_folder(), url=settings.metering.database_url)
+        database = Database(home=home_folder(), url=settings.metering.opened_url)
         try:
             await database.open()
             return await work(database)

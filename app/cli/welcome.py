@@ -42,7 +42,7 @@ async def welcome(state: Any, settings: Settings) -> None:
 
 async def first_key(settings: Settings) -> str | None:
     """A key for whoever set this up, made when there is none yet. It is shown this once."""
-    database = Database(home=settings.home, url=settings.metering.database_url)
+    database = Database(home=settings.home, url=settings.metering.opened_url)
     await database.open()
     try:
         if any(record.revoked_us is None for record in await database.run(list_keys)):

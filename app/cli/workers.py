@@ -19,6 +19,7 @@ from app.engine.transports.process import EngineProcess, KeptProcess, await_stdi
 from app.errors import SettingsError
 from app.main import build_app, open_database, settle_leftovers
 from app.observability import logs
+from app.secret import REVEALED
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ def worker_process(
 ) -> KeptProcess:
     """Worker `number`, not yet started. A restarted one bears the same name, and settles what it left open."""
     order = {
-        "settings": settings.model_dump(mode="json"), "worker": number, "listener": listener.fileno(),
+        "settings": settings.model_dump(mode="json", context=REVEALED), "worker": number, "listener": listener.fileno(),
         "engine": str(engine), "is_welcoming": is_welcoming,
     }  # fmt: skip
     return KeptProcess(

@@ -25,6 +25,7 @@ class Outcome(StrEnum):
     FAILED = "failed"
     TIMEOUT = "timeout"
     CRASHED = "crashed"
+    KEY_REVOKED = "key_revoked"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

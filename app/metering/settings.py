@@ -2,13 +2,15 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.secret import SecretUrl
+
 
 class MeteringSettings(BaseModel):
     """Where the ledger is kept."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    database_url: str | None = Field(
+    database_url: SecretUrl | None = Field(
         None, description="postgresql://user:password@host/database for several replicas; null is SQLite in `home`."
     )
     connections: int = Field(8, ge=1, le=100, description="Connections to PostgreSQL that this replica opens at most.")
@@ -16,3 +18,8 @@ class MeteringSettings(BaseModel):
         64 * 2**20, ge=0, description="Memory for answers that an Idempotency-Key may replay; 0 keeps none."
     )
     replay_s: float = Field(600.0, ge=0, description="How long such an answer is kept.")
+
+    @property
+    def opened_url(self) -> str | None:
+        """The URL with its password, for who opens it."""
+        return None if self.database_url is None else self.database_url.get_secret_value()

@@ -66,13 +66,13 @@ async def test_a_suspended_tenant_is_refused_and_its_stream_stops(server: Runnin
         await asyncio.sleep(0)
     assert (await boss.post("/admin/tenants/zeta/suspend")).json()["status"] == "suspended"
     ended = await running
-    assert (ended.status_code, ended.json()["error"]["code"]) == (503, "engine_lost")
+    assert (ended.status_code, ended.json()["error"]["code"]) == (401, "key_revoked")
     answer = await server.client.post("/v1/classifications", json=LABEL, headers=headers)
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "tenant_suspended")
     await boss.post("/admin/tenants/zeta/resume")
     assert await status(server, key) == 200
     [entry] = [entry for entry in await server.entries() if entry["task"] == "text-generation"]
-    assert entry["output_tokens"] < 16 * 30
+    assert (entry["outcome"], entry["output_tokens"]) == ("key_revoked", 0), "nothing of a whole answer was delivered"
 
 
 async def test_tenants_are_made_changed_listed_in_pages_and_erased(server: Running, boss: httpx.AsyncClient) -> None:
