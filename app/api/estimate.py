@@ -13,6 +13,7 @@ from app.metering.money import decimal_text
 from app.registry.model import TaskName
 from app.tasks.answering import Answering, AnsweringRequest, PreparedAnswering
 from app.tasks.classification import Classification, ClassificationRequest
+from app.tasks.embedding import Embedding, EmbeddingRequest
 from app.tasks.generation import Generation, GenerationRequest
 from app.tasks.task import Prepared, Task
 from app.tasks.translation import Translation, TranslationRequest
@@ -50,6 +51,10 @@ def asked_of(body: EstimateBody, task: TaskName) -> tuple[Task[Any, Any, Any], A
             contexts = as_texts(body.context)
             contexts = contexts * len(texts) if len(contexts) == 1 else contexts
             return Answering(), AnsweringRequest(questions=texts, contexts=contexts, truncate=body.truncate)
+        case TaskName.EMBEDDING:
+            return Embedding(), EmbeddingRequest(texts=texts, truncate=body.truncate)
+        case _:
+            raise InvalidRequest(f"there are no estimates for {task.value} yet", field="model")
 
 
 def is_cut(prepared: Prepared) -> bool:

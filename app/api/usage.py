@@ -23,11 +23,11 @@ LIMITS = {"1m": (60, 1440), "1h": (24, 168), "1d": (7, 31)}
 COSTS_MAX = 180
 TASKS = {
     "completions": TaskName.GENERATION, "classifications": TaskName.CLASSIFICATION,
-    "translations": TaskName.TRANSLATION, "answers": TaskName.ANSWERING,
+    "translations": TaskName.TRANSLATION, "answers": TaskName.ANSWERING, "embeddings": TaskName.EMBEDDING,
 }  # fmt: skip
 NOT_SOLD = frozenset(
     {
-        "embeddings", "decisions", "moderations", "images", "audio_speeches", "audio_transcriptions",
+        "decisions", "moderations", "images", "audio_speeches", "audio_transcriptions",
         "vector_stores", "code_interpreter_sessions", "file_search_calls", "web_search_calls",
     }
 )  # fmt: skip

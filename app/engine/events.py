@@ -39,11 +39,16 @@ class TokenEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedEvent:
-    """The scores of an encode job."""
+    """The scores of an encode job, or its guesses."""
 
     job_id: str
     scores: tuple[tuple[float, ...], ...]
-    """CLASSIFY: one row of (labels,) logits. ANSWER: two rows of (positions,) logits, start and end."""
+    """CLASSIFY: one row of (labels,) logits. ANSWER: two rows of (positions,) logits, start and end.
+
+    TAG: a row of (labels,) logits for each position. EMBED: one row, the pooled vector. UNMASK: empty.
+    """
+    top: tuple[tuple[tuple[int, float], ...], ...] = ()
+    """UNMASK: for each place the (token id, logprob) pairs of the most probable tokens, best first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

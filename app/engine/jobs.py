@@ -17,6 +17,24 @@ class Head(StrEnum):
     """An encoder with a label head (BertForSequenceClassification)."""
     ANSWER = "answer"
     """An encoder with start and end scores (BertForQuestionAnswering)."""
+    UNMASK = "unmask"
+    """An encoder that guesses hidden tokens (BertForMaskedLM)."""
+    TAG = "tag"
+    """An encoder with a label for every token (BertForTokenClassification)."""
+    EMBED = "embed"
+    """An encoder alone (BertModel), its outputs pooled into one vector a row."""
+
+
+class Pooling(StrEnum):
+    """How the outputs of a row's tokens become one vector (sentence-transformers' names)."""
+
+    CLS = "cls"
+    MAX = "max"
+    MEAN = "mean"
+    MEAN_SQRT_LEN = "mean_sqrt_len_tokens"
+    WEIGHTED_MEAN = "weightedmean"
+    """The mean, each token weighted by its place, the first by 1."""
+    LAST = "lasttoken"
 
 
 class Precision(StrEnum):
@@ -41,6 +59,8 @@ class ModelSpec:
     """cpu, cuda, or cuda:<index>."""
     allow_pickle: bool = False
     """Read pytorch_model.bin, as plain tensors only, where there are no safetensors."""
+    pooling: tuple[Pooling, ...] = (Pooling.MEAN,)
+    """EMBED only; the vectors of several are put one after another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +126,12 @@ class EncodeJob:
     ids: tuple[int, ...]
     type_ids: tuple[int, ...] = ()
     """Segment ids, as long as `ids`; empty means all zero."""
+    places: tuple[int, ...] = ()
+    """UNMASK: which of `ids` are to be guessed."""
+    guesses: int = 0
+    """UNMASK: so many of the most probable tokens for each place."""
+    targets: tuple[int, ...] = ()
+    """UNMASK: if not empty, only these tokens are guessed; their probabilities stay those among all tokens."""
     tenant: str = ""
     weight: float = 1.0
     deadline_s: float | None = None

@@ -11,12 +11,12 @@ from app.clock import Clock
 from app.engine.client import EngineStats, LoadedModel
 from app.engine.compute.beams import Beams
 from app.engine.compute.decode import Decoder, Feed
+from app.engine.compute.encoded import event_of, refusal_of
 from app.engine.compute.kernels import set_threads
 from app.engine.compute.models import Resident, load_model
-from app.engine.compute.plain import floats
 from app.engine.compute.sampling import Sampler, draw
 from app.engine.compute.warm import warm
-from app.engine.events import EncodedEvent, Event, FailedEvent, FinishedEvent, FinishReason, JobUsage, TokenEvent
+from app.engine.events import Event, FailedEvent, FinishedEvent, FinishReason, JobUsage, TokenEvent
 from app.engine.jobs import BeamSearch, DecodeJob, EncodeJob, Job, ModelSpec, Sampling
 from app.engine.messages import Cancel, Close, Load, Message, Pause, Submit, Unload
 from app.engine.schedule.plan import StepPlan, pack_by_length, plan_step
@@ -153,6 +153,8 @@ class EngineLoop:
         if lane.waiting.is_full:
             return EngineOverloaded()
         longest = len(job.ids)
+        if isinstance(job, EncodeJob) and (refusal := refusal_of(job, resident.vocabulary)) is not None:
+            return refusal
         if isinstance(job, DecodeJob):
             assert isinstance(resident.model, Decoder), "checked above. This is a bug."
             if job.max_new_tokens < 1:
@@ -221,7 +223,7 @@ class EngineLoop:
         ids = torch.tensor([i for job in jobs for i in job.ids], device=device)
         types = torch.tensor([i for job in jobs for i in job.type_ids or (0,) * len(job.ids)], device=device)
         try:
-            scores = model.forward(ids, types, [len(job.ids) for job in jobs])
+            scores = model.forward(ids, types, [len(job.ids) for job in jobs], [job.places for job in jobs])
         except Exception:
             log.exception("a batch of %d rows failed on %s", len(jobs), lane.resident.loaded.id)
             if len(jobs) > 1:
@@ -234,7 +236,7 @@ class EngineLoop:
             if not bool(torch.isfinite(found).all()):
                 self._emit(FailedEvent(job_id=job.id, error=InternalError()))
                 continue
-            self._emit(EncodedEvent(job_id=job.id, scores=tuple(tuple(floats(row)) for row in found)))
+            self._emit(event_of(job, found))
             usage = JobUsage(input_tokens=len(job.ids))
             self._emit(FinishedEvent(job_id=job.id, reason=FinishReason.DONE, usage=usage))
 

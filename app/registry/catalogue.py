@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from app.engine.jobs import Head, Precision
 from app.errors import CatalogueError, ModelNotFound
 from app.registry.model import (
+    COMPANIONS,
     FolderSource,
     HubSource,
     Languages,
@@ -28,13 +29,15 @@ HEADS = {
     TaskName.CLASSIFICATION: Head.CLASSIFY,
     TaskName.TRANSLATION: Head.TRANSLATE,
     TaskName.ANSWERING: Head.ANSWER,
+    TaskName.EMBEDDING: Head.EMBED,
+    TaskName.SIMILARITY: Head.EMBED,
+    TaskName.RANKING: Head.CLASSIFY,
+    TaskName.ZERO_SHOT: Head.CLASSIFY,
+    TaskName.UNMASKING: Head.UNMASK,
+    TaskName.TAGGING: Head.TAG,
 }
-FAMILIES = {
-    TaskName.GENERATION: "gpt2",
-    TaskName.CLASSIFICATION: "bert",
-    TaskName.TRANSLATION: "marian",
-    TaskName.ANSWERING: "bert",
-}
+FAMILIES = {Head.GENERATE: "gpt2", Head.TRANSLATE: "marian"}
+"""Every other head stands on a BERT."""
 
 
 class Strict(BaseModel):
@@ -104,7 +107,7 @@ class ModelBody(Strict):
     @model_validator(mode="after")
     def check_together(self) -> "ModelBody":
         """What no single field can tell."""
-        if FAMILIES[self.task] != self.family:
+        if FAMILIES.get(HEADS[self.task], "bert") != self.family:
             raise ValueError(f"a {self.family} checkpoint does not do {self.task.value}")
         if (self.languages is not None) != (self.task is TaskName.TRANSLATION):
             raise ValueError("languages belong to translation models, and to all of them")
@@ -125,7 +128,8 @@ class ModelBody(Strict):
                 )  # fmt: skip
         languages = self.languages
         return Model(
-            id=self.id, tasks=(self.task,), family=self.family, source=source, description=self.description,
+            id=self.id, tasks=(self.task, *COMPANIONS.get(self.task, ())), family=self.family, source=source,
+            description=self.description,
             licence=self.licence, precision=self.precision, load=self.load, is_enabled=self.enabled,
             is_pinned=self.pinned, allow_pickle=self.allow_pickle, is_free=self.free,
             files=tuple(PinnedFile(path=f.path, sha256=f.sha256, size=f.size) for f in self.files),

@@ -13,6 +13,28 @@ class TaskName(StrEnum):
     CLASSIFICATION = "text-classification"
     TRANSLATION = "translation"
     ANSWERING = "question-answering"
+    EMBEDDING = "feature-extraction"
+    SIMILARITY = "sentence-similarity"
+    RANKING = "text-ranking"
+    ZERO_SHOT = "zero-shot-classification"
+    UNMASKING = "fill-mask"
+    TAGGING = "token-classification"
+
+
+COMPANIONS = {
+    TaskName.EMBEDDING: (TaskName.SIMILARITY, TaskName.RANKING),
+    TaskName.RANKING: (TaskName.CLASSIFICATION,),
+    TaskName.ZERO_SHOT: (TaskName.CLASSIFICATION,),
+}
+"""What a model that does one task does besides, with the same weights."""
+
+
+class ScoreFunction(StrEnum):
+    """What makes scores of a classifier's logits (transformers' `function_to_apply`)."""
+
+    SOFTMAX = "softmax"
+    SIGMOID = "sigmoid"
+    NONE = "none"
 
 
 class LoadPolicy(StrEnum):

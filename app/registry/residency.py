@@ -1,6 +1,7 @@
 """Which models are in memory: loaded at start or when asked for, counted while in use, let go when room is needed."""
 
 import asyncio
+import dataclasses
 import json
 import logging
 from collections.abc import AsyncGenerator
@@ -12,11 +13,12 @@ from typing import Any
 
 from app.clock import Clock
 from app.engine.client import EngineClient, LoadedModel
-from app.engine.jobs import ModelSpec
+from app.engine.jobs import Head, ModelSpec
 from app.errors import Conflict, MemoryBudgetExceeded, ModelLoading, ModelNotFound, ModelUnavailable, TollgateError
 from app.registry.catalogue import HEADS, Catalogue
 from app.registry.locate import locate
-from app.registry.model import HubSource, LoadPolicy, Model
+from app.registry.model import HubSource, LoadPolicy, Model, ScoreFunction
+from app.registry.sentence_vectors import VectorRules, read_rules
 from app.registry.settings import RegistrySettings
 from app.registry.verify import verify
 from app.text.tokenizer import Tokenizer
@@ -44,6 +46,10 @@ class Resident:
     tokenizer: Tokenizer
     labels: tuple[str, ...]
     folder: Path
+    score_function: ScoreFunction = ScoreFunction.SOFTMAX
+    """What the checkpoint's labels were trained for."""
+    vectors: VectorRules | None = None
+    """How its vectors are made; only of a model that makes some."""
 
 
 @dataclass(slots=True)
@@ -178,20 +184,24 @@ class Residency:
         await asyncio.to_thread(verify, model, folder)
         await self._make_room(await asyncio.to_thread(weight_bytes, folder), besides=place)
         tokenizer = await asyncio.to_thread(Tokenizer, folder)
-        loaded = await self._engine.load(
-            ModelSpec(
-                id=model.id, folder=str(folder), head=HEADS[model.tasks[0]], precision=model.precision,
-                allow_pickle=model.allow_pickle,
-            )
+        spec = ModelSpec(
+            id=model.id, folder=str(folder), head=HEADS[model.tasks[0]], precision=model.precision,
+            allow_pickle=model.allow_pickle,
         )  # fmt: skip
+        rules = await asyncio.to_thread(read_rules, folder) if spec.head is Head.EMBED else None
+        if rules is not None:
+            spec = dataclasses.replace(spec, pooling=rules.pooling)
+        loaded = await self._engine.load(spec)
         try:
             await self._make_room(loaded.memory_bytes, besides=place)
         except MemoryBudgetExceeded:
             await self._engine.unload(model.id)
             raise
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         return Resident(
-            model=model, loaded=loaded, tokenizer=tokenizer, labels=model.labels or labels_of(folder), folder=folder
-        )
+            model=model, loaded=loaded, tokenizer=tokenizer, labels=model.labels or labels_of(config), folder=folder,
+            score_function=score_function_of(config), vectors=rules,
+        )  # fmt: skip
 
     async def _make_room(self, needed_bytes: int, *, besides: Place) -> None:
         """Evict idle models until `needed_bytes` fit. Raises MemoryBudgetExceeded; what was evicted stays so."""
@@ -224,8 +234,18 @@ def weight_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir() if path.suffix in (".safetensors", ".bin"))
 
 
-def labels_of(folder: Path) -> tuple[str, ...]:
+def labels_of(config: dict[str, Any]) -> tuple[str, ...]:
     """The checkpoint's own label names, in the order of its logits; none for a model without."""
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     found: dict[str, str] = config.get("id2label") or {}
     return tuple(found[index] for index in sorted(found, key=int))
+
+
+def score_function_of(config: dict[str, Any]) -> ScoreFunction:
+    """As transformers' classification pipeline chooses."""
+    match config.get("problem_type"):
+        case "regression":
+            return ScoreFunction.NONE
+        case "multi_label_classification":
+            return ScoreFunction.SIGMOID
+        case _:
+            return ScoreFunction.SIGMOID if len(config.get("id2label") or {}) == 1 else ScoreFunction.SOFTMAX

@@ -1,15 +1,16 @@
 """What every task is: a request in our words, prepared into engine jobs, whose events become results."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from app.engine.events import EncodedEvent, Event, FailedEvent
-from app.engine.jobs import Job
+from app.engine.jobs import EncodeJob, Job
 from app.engine.session import JobSession
-from app.errors import EmptyInput, InvalidRequest
+from app.errors import ContextLengthExceeded, EmptyInput, InvalidRequest
 from app.registry.model import TaskName
 from app.registry.residency import Resident
+from app.text.tokenizer import Encoding
 
 R_contra = TypeVar("R_contra", contravariant=True)
 P = TypeVar("P", bound="Prepared")
@@ -82,6 +83,33 @@ def refuse_empty(texts: tuple[str, ...], field_name: str, *, texts_max: int) -> 
             raise EmptyInput(
                 f"{field_name} {index} is empty; send at least one character", field=f"{field_name}.{index}"
             )
+
+
+def readable_tokens(resident: Resident) -> int:
+    """How many tokens a row of an encoder may have."""
+    vectors = resident.vectors
+    limits = [resident.model.limits.input_tokens_max, None if vectors is None else vectors.tokens_max]
+    return min([resident.loaded.positions_max, *(limit for limit in limits if limit is not None)])
+
+
+def too_long(field_name: str, index: int, tokens: int, tokens_max: int, resident: Resident) -> ContextLengthExceeded:
+    """The refusal of a text that its caller does not want to be cut."""
+    return ContextLengthExceeded(
+        f"{field_name} {index} has {tokens} tokens and {resident.model.id} reads {tokens_max}; shorten it, or set "
+        "truncate to left or right",
+        field=f"{field_name}.{index}",
+    )
+
+
+def encode_jobs(encodings: Iterable[Encoding], resident: Resident, caller: Caller) -> tuple[EncodeJob, ...]:
+    """A job for each."""
+    return tuple(
+        EncodeJob(
+            id=f"{caller.request_id}-{index}", model=resident.model.id, ids=encoding.ids, type_ids=encoding.type_ids,
+            tenant=caller.tenant, weight=caller.weight,
+        )
+        for index, encoding in enumerate(encodings)
+    )  # fmt: skip
 
 
 def places(jobs: tuple[Job, ...]) -> Mapping[str, int]:

@@ -7,7 +7,14 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, AutoModelForQuestionAnswering, AutoModelForSeq2SeqLM
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForQuestionAnswering,
+    AutoModelForSeq2SeqLM,
+    AutoModelForTokenClassification,
+)
 from transformers import AutoModelForSequenceClassification as AutoModelForLabels
 
 from app.engine.compute.cache import Span, StepTokens
@@ -110,6 +117,9 @@ def test_marian_in_company_gives_the_tokens_of_transformers(marian: tuple[Marian
     [
         ("tiny-bert-classifier", Head.CLASSIFY, AutoModelForLabels),
         ("tiny-bert-qa", Head.ANSWER, AutoModelForQuestionAnswering),
+        ("tiny-bert-ner", Head.TAG, AutoModelForTokenClassification),
+        ("tiny-bert-mask", Head.UNMASK, AutoModelForMaskedLM),
+        ("tiny-bert-vectors", Head.EMBED, AutoModel),
     ],
 )
 @torch.inference_mode()
@@ -123,8 +133,19 @@ def test_bert_packed_gives_the_scores_of_transformers(
     lengths = [1, 7, 128, 7, 30]
     rows = [torch.randint(0, ours.vocabulary, (length,), generator=generator) for length in lengths]
     types = [torch.randint(0, 2, (length,), generator=generator) for length in lengths]
-    scores = ours.forward(torch.cat(rows), torch.cat(types), lengths)
-    for row, kind, found in zip(rows, types, scores, strict=True):
+    places = [[0], [], [3, 127], [6, 0], [29]]
+    scores = ours.forward(torch.cat(rows), torch.cat(types), lengths, places)
+    for row, kind, hidden, found in zip(rows, types, places, scores, strict=True):
         out = theirs(input_ids=row[None], token_type_ids=kind[None])
-        expected = out.logits if head is Head.CLASSIFY else torch.cat([out.start_logits, out.end_logits])
+        match head:
+            case Head.CLASSIFY:
+                expected = out.logits
+            case Head.TAG:
+                expected = out.logits[0]
+            case Head.UNMASK:
+                expected = out.logits[0, hidden]
+            case Head.EMBED:
+                expected = out.last_hidden_state.mean(1)
+            case _:
+                expected = torch.cat([out.start_logits, out.end_logits])
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)

@@ -17,7 +17,7 @@ from app.errors import SourceError, VerificationFailed
 HEADS = {
     gpt2.MODEL_TYPE: {Head.GENERATE},
     marian.MODEL_TYPE: {Head.TRANSLATE},
-    bert.MODEL_TYPE: {Head.CLASSIFY, Head.ANSWER},
+    bert.MODEL_TYPE: {Head.CLASSIFY, Head.ANSWER, Head.UNMASK, Head.TAG, Head.EMBED},
 }
 
 
@@ -46,7 +46,7 @@ def load_model(spec: ModelSpec, *, slots: int, device: str) -> Resident:
     place = torch.device(spec.device if spec.device != "cpu" else device)
     precision = _precision_of(spec, place)
     try:
-        found = _build(kind, config, read_tensors(folder, allow_pickle=spec.allow_pickle), spec.head, precision, place)
+        found = _build(kind, config, read_tensors(folder, allow_pickle=spec.allow_pickle), spec, precision, place)
     except KeyError as missing:
         raise VerificationFailed(
             f"{folder / 'config.json'} has no {missing}; it is not a {kind} checkpoint"
@@ -106,7 +106,7 @@ def _build(
     kind: str,
     config: dict[str, Any],
     tensors: dict[str, torch.Tensor],
-    head: Head,
+    spec: ModelSpec,
     precision: Precision,
     place: torch.device,
 ) -> gpt2.Gpt2 | marian.Marian | Bert:
@@ -114,4 +114,5 @@ def _build(
         return gpt2.Gpt2(config, Weights(tensors, precision=precision, device=place, prefixes=gpt2.PREFIXES))
     if kind == marian.MODEL_TYPE:
         return marian.Marian(config, Weights(tensors, precision=precision, device=place, prefixes=marian.PREFIXES))
-    return Bert(config, Weights(tensors, precision=precision, device=place, prefixes=bert.PREFIXES), head)
+    weights = Weights(tensors, precision=precision, device=place, prefixes=bert.PREFIXES)
+    return Bert(config, weights, spec.head, spec.pooling)

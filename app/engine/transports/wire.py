@@ -88,6 +88,7 @@ class Encoded(Struct, array_like=True, tag=2):
 
     handle: int
     scores: tuple[tuple[float, ...], ...]
+    top: tuple[tuple[tuple[int, float], ...], ...] = ()
 
 
 class Finished(Struct, array_like=True, tag=3):
@@ -174,7 +175,7 @@ def to_wire(handle: int, event: Event) -> WireEvent:
         case TokenEvent():
             return Tokens(handle, event.ids, event.logprobs, event.top)
         case EncodedEvent():
-            return Encoded(handle, event.scores)
+            return Encoded(handle, event.scores, event.top)
         case FinishedEvent():
             return Finished(handle, event.reason, event.usage)
         case FailedEvent():
@@ -187,7 +188,7 @@ def from_wire(job_id: str, event: WireEvent) -> Event:
         case Tokens():
             return TokenEvent(job_id=job_id, ids=event.ids, logprobs=event.logprobs, top=event.top)
         case Encoded():
-            return EncodedEvent(job_id=job_id, scores=event.scores)
+            return EncodedEvent(job_id=job_id, scores=event.scores, top=event.top)
         case Finished():
             return FinishedEvent(job_id=job_id, reason=event.reason, usage=event.usage)
         case Failed():

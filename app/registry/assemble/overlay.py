@@ -218,6 +218,7 @@ def _read_all(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _copy_base_file(source: Path, target: Path) -> None:
     """A tokenizer.json loses its preset truncation and padding: whoever serves the model decides on lengths."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     if source.name != "tokenizer.json":
         shutil.copyfile(source, target)
         return

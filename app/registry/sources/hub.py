@@ -20,6 +20,8 @@ from app.registry.model import HubSource, Model
 PATTERNS = ("*.json", "*.txt", "*.model", "*.spm", "*.jinja")
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
 PICKLES = ("pytorch_model.bin",)
+LEFT_OUT = ("*/[!c]*", "*/*/*")
+"""What lies in a repository's folders, but for their config.json: sentence-transformers says in one how to pool."""
 
 
 def locate(model: Model, source: HubSource, *, cache: Path, endpoint: str | None = None) -> Path:
@@ -33,7 +35,7 @@ def locate(model: Model, source: HubSource, *, cache: Path, endpoint: str | None
         return Path(
             fetch(
                 source.repo, revision=source.revision, cache_dir=cache, endpoint=endpoint, allow_patterns=patterns,
-                ignore_patterns=["*/*"],
+                ignore_patterns=list(LEFT_OUT),
             )
         )  # fmt: skip
     except GatedRepoError as cause:

@@ -1,16 +1,16 @@
-"""BERT (Devlin et al. 2019): an encoder read once, with transformers' head for labels or for answer spans."""
+"""BERT (Devlin et al. 2019): an encoder read once, with one of the heads of `compute/heads.py`."""
 
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Any
 
 import torch
 
-from app.engine.compute.activations import TANH, activation
+from app.engine.compute.activations import activation
 from app.engine.compute.attention import attend_packed
+from app.engine.compute.heads import LabelHead, MaskHead, PooledHead, SpanHead, TagHead, Trunk
 from app.engine.compute.layers import Linear, Norm
 from app.engine.compute.weights import Weights
-from app.engine.jobs import Head
+from app.engine.jobs import Head, Pooling
 
 MODEL_TYPE = "bert"
 PREFIXES = ("bert.",)
@@ -33,7 +33,9 @@ class Block:
 class Bert:
     """The weights and the forward pass over packed rows."""
 
-    def __init__(self, config: dict[str, Any], weights: Weights, head: Head) -> None:
+    def __init__(
+        self, config: dict[str, Any], weights: Weights, head: Head, pooling: Sequence[Pooling] = (Pooling.MEAN,)
+    ) -> None:
         self.width: int = config["hidden_size"]
         self.heads: int = config["num_attention_heads"]
         self.positions_max: int = config["max_position_embeddings"]
@@ -42,7 +44,6 @@ class Bert:
         epsilon: float = config.get("layer_norm_eps", 1e-12)
         inner: int = config["intermediate_size"]
         self.act = activation(config.get("hidden_act", "gelu"))
-        self.tokens = weights.take("embeddings.word_embeddings.weight", self.vocabulary, self.width)
         self.places = weights.take("embeddings.position_embeddings.weight", self.positions_max, self.width)
         self.types = weights.take(
             "embeddings.token_type_embeddings.weight", config.get("type_vocab_size", 2), self.width
@@ -50,27 +51,45 @@ class Bert:
         self.norm = weights.norm("embeddings.LayerNorm", self.width, epsilon)
         layers: int = config["num_hidden_layers"]
         self.blocks = [Block(weights, layer, self.width, inner, epsilon) for layer in range(layers)]
-        if head is Head.CLASSIFY:
-            labels = len(config.get("id2label") or {}) or 2
-            self.pooler = weights.linear("pooler.dense", self.width, self.width, is_exact=True)
-            self.output = weights.linear("classifier", self.width, labels, is_exact=True)
-        else:
-            self.output = weights.linear("qa_outputs", self.width, 2, is_exact=True)
+        trunk = Trunk(width=self.width, vocabulary=self.vocabulary, labels=len(config.get("id2label") or {}) or 2)
+        self.output = make_head(head, config, weights, trunk, tuple(pooling))
+        table = "embeddings.word_embeddings.weight"
+        self.tokens = None if isinstance(self.output, MaskHead) else weights.take(table, self.vocabulary, self.width)
 
-    def forward(self, ids: torch.Tensor, types: torch.Tensor, lengths: Sequence[int]) -> list[torch.Tensor]:
+    def forward(
+        self, ids: torch.Tensor, types: torch.Tensor, lengths: Sequence[int], places: Sequence[Sequence[int]] = ()
+    ) -> list[torch.Tensor]:
         """Packed ids and segment ids (tokens,), tokens = sum(lengths) → per row its scores in fp32.
 
-        CLASSIFY: (1, labels). ANSWER: (2, positions), start and end.
+        CLASSIFY: (1, labels). ANSWER: (2, positions), start and end. TAG: (positions, labels). EMBED: (1, width).
+        UNMASK: (places, vocabulary), for those of the row's positions that `places` names.
         """
-        places = torch.cat([torch.arange(length, device=ids.device) for length in lengths])
-        x = self.norm(self.tokens[ids] + self.types[types] + self.places[places])
+        positions = torch.cat([torch.arange(length, device=ids.device) for length in lengths])
+        rows = self.output.table.rows(ids) if isinstance(self.output, MaskHead) else self._rows(ids)
+        x = self.norm(rows + self.types[types] + self.places[positions])
         scale = (self.width // self.heads) ** -0.5
         for block in self.blocks:
             x = block.norm_attention(block.out(attend_packed(block.qkv(x), lengths, self.heads, scale), add=x))
             x = block.norm_mlp(block.down(block.up(x, act=self.act), add=x))
-        starts = [0, *accumulate(lengths[:-1])]
-        if self.head is Head.ANSWER:
-            scores = self.output(x).float().T
-            return [scores[:, start : start + length] for start, length in zip(starts, lengths, strict=True)]
-        scores = self.output(self.pooler(x[starts], act=TANH)).float()
-        return [scores[row : row + 1] for row in range(len(starts))]
+        return self.output(x, lengths, places)
+
+    def _rows(self, ids: torch.Tensor) -> torch.Tensor:
+        assert self.tokens is not None, "only the mask head holds the table itself. This is a bug."
+        return self.tokens[ids]
+
+
+def make_head(
+    head: Head, config: dict[str, Any], weights: Weights, trunk: Trunk, pooling: tuple[Pooling, ...]
+) -> LabelHead | SpanHead | TagHead | MaskHead | PooledHead:
+    """The head that a checkpoint was trained with."""
+    match head:
+        case Head.CLASSIFY:
+            return LabelHead(weights, trunk)
+        case Head.TAG:
+            return TagHead(weights, trunk)
+        case Head.UNMASK:
+            return MaskHead(weights, trunk, config)
+        case Head.EMBED:
+            return PooledHead(pooling)
+        case _:
+            return SpanHead(weights, trunk)
