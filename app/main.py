@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 
 from fastapi import FastAPI, Request
@@ -36,16 +36,19 @@ from app.api.disconnect import ClientGone
 from app.api.errors import answer_of
 from app.api.replay import Idempotency, Replays
 from app.clock import Clock, SystemClock
-from app.engine.client import EngineClient
+from app.engine.client import EngineClient, LaneStats
 from app.engine.transports.child import ChildEngine
 from app.errors import InvalidRequest, NotFound, TollgateError
 from app.metering.books import Books
 from app.metering.database import Database
 from app.metering.keys import Pepper
 from app.metering.replica import journal_folder, name_of, workers_of
-from app.observability.metrics import Metrics
-from app.registry.catalogue import SHIPPED, load_catalogue
-from app.registry.residency import Residency
+from app.observability.distribution import Distribution
+from app.observability.metrics import Labelled, Metrics
+from app.observability.process import sample_for_ever, watch_process
+from app.observability.scrape import Scrape
+from app.registry.catalogue import SHIPPED, Catalogue, load_catalogue
+from app.registry.residency import Place, Residency
 from app.serving import Serving
 from app.settings import Settings
 
@@ -61,6 +64,29 @@ def build_app(settings: Settings, *, worker: int | None = None, engine_socket: P
     """
     chosen = settings.registry
     catalogue = load_catalogue(chosen.catalogue or SHIPPED, enable=chosen.enable, disable=chosen.disable)
+    lifespan = lifespan_of(settings, catalogue, worker=worker, engine_socket=engine_socket)
+    app = FastAPI(title="Tollgate", version=__version__, description=DESCRIPTION, lifespan=lifespan)
+    app.state.settings = settings
+    rooms = (
+        openai, native, models, estimate, receipts, usage, admin, admin_tenants, admin_keys, admin_audit, health,
+    )  # fmt: skip
+    for room in rooms:
+        app.include_router(room.router)
+    metering = settings.metering
+    app.state.replays = Replays(bytes_max=metering.replay_bytes, kept_s=metering.replay_s)
+    app.add_middleware(Idempotency, replays=app.state.replays, body_bytes_max=settings.api.body_bytes_max)
+    app.add_middleware(AccessLog)
+    app.add_exception_handler(HTTPException, as_envelope)
+    for kind in (TollgateError, ClientGone, RequestValidationError, Exception):
+        app.add_exception_handler(kind, as_envelope)
+    return app
+
+
+def lifespan_of(
+    settings: Settings, catalogue: Catalogue, *, worker: int | None, engine_socket: Path | None
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """What runs from the application's start to its end: the rooms, and their loops in one task group."""
+    chosen = settings.registry
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
@@ -70,19 +96,19 @@ def build_app(settings: Settings, *, worker: int | None = None, engine_socket: P
         await database.open()
         engine = open_engine(settings, engine_socket, clock)
         metrics = Metrics()
-        watch(metrics, engine)
         residency = Residency(catalogue=catalogue, engine=engine, settings=chosen, home=settings.home, clock=clock)
         pepper = Pepper(settings.home)
         app.state.desk = Desk(database, clock, pepper)
         authenticator = Authenticator(database=database, pepper=pepper, clock=clock)
         limits = Limits(settings=settings.limits, clock=clock, metrics=metrics)
         books = Books(database=database, home=journal_folder(settings.home, worker), clock=clock, replica_id=replica)
-        metrics.gauge("tollgate_spool_waiting", "1 while entries wait for the database.", lambda: float(books.spooled))
         gate = Gate(books=books)
         app.state.serving = serving = Serving(
             authenticator=authenticator, residency=residency, limits=limits, gate=gate, engine=engine, clock=clock,
             metrics=metrics, timeout_s=settings.api.request_timeout_s, replica_id=replica, books=books,
         )  # fmt: skip
+        watch(metrics, serving)
+        app.state.scrape = Scrape(metrics, boards=settings.observability.metrics_compat)
         if worker is None:
             await settle_leftovers(settings, database)
         tell_of_lost(await books.start())
@@ -93,6 +119,7 @@ def build_app(settings: Settings, *, worker: int | None = None, engine_socket: P
                     *(group.create_task(for_ever(loop)) for loop in (books.run, books.sync, books.report)),
                     group.create_task(for_ever(limits.run)),
                     group.create_task(load_models(serving)),
+                    group.create_task(sample_for_ever(metrics)),
                 ]
                 try:
                     yield
@@ -109,21 +136,7 @@ def build_app(settings: Settings, *, worker: int | None = None, engine_socket: P
                 await authenticator.note_uses()
             await database.close()
 
-    app = FastAPI(title="Tollgate", version=__version__, description=DESCRIPTION, lifespan=lifespan)
-    app.state.settings = settings
-    rooms = (
-        openai, native, models, estimate, receipts, usage, admin, admin_tenants, admin_keys, admin_audit, health,
-    )  # fmt: skip
-    for room in rooms:
-        app.include_router(room.router)
-    metering = settings.metering
-    app.state.replays = Replays(bytes_max=metering.replay_bytes, kept_s=metering.replay_s)
-    app.add_middleware(Idempotency, replays=app.state.replays, body_bytes_max=settings.api.body_bytes_max)
-    app.add_middleware(AccessLog)
-    app.add_exception_handler(HTTPException, as_envelope)
-    for kind in (TollgateError, ClientGone, RequestValidationError, Exception):
-        app.add_exception_handler(kind, as_envelope)
-    return app
+    return lifespan
 
 
 def open_engine(settings: Settings, socket: Path | None, clock: Clock) -> EngineClient:
@@ -161,11 +174,29 @@ def tell_of_lost(count: int) -> None:
         log.warning("%d requests were running when the server last died; they are settled as crashed", count)
 
 
-def watch(metrics: Metrics, engine: EngineClient) -> None:
-    """Gauges of the engine."""
-    metrics.gauge("tollgate_num_requests_running", "Rows in the engine.", lambda: engine.stats().running)
-    metrics.gauge("tollgate_num_requests_waiting", "Rows that wait.", lambda: engine.stats().waiting)
-    metrics.gauge("tollgate_kv_cache_usage_perc", "Share of cache slots in use.", lambda: engine.stats().kv_usage)
+def watch(metrics: Metrics, serving: Serving) -> None:
+    """What is read when metrics are asked for."""
+    engine, residency = serving.engine, serving.residency
+
+    def of_lanes(read: Callable[[LaneStats], float | Distribution]) -> Callable[[], Labelled]:
+        return lambda: {(lane.model,): read(lane) for lane in engine.stats().lanes}
+
+    def of_models(read: Callable[[Place], float]) -> Callable[[], Labelled]:
+        return lambda: {(place.model.id,): read(place) for place in residency.places}
+
+    watch_process(metrics)
+    metrics.gauge("tollgate_ready", lambda: float(serving.reason_unready is None))
+    metrics.gauge("tollgate_spool_waiting", lambda: float(serving.books.spooled))
+    metrics.gauge("tollgate_engine_up", lambda: float(engine.stats().is_alive))
+    metrics.gauge("tollgate_engine_losses", lambda: engine.stats().losses)
+    metrics.gauge("tollgate_num_requests_running", of_lanes(lambda lane: lane.running))
+    metrics.gauge("tollgate_num_requests_waiting", of_lanes(lambda lane: lane.waiting))
+    metrics.gauge("tollgate_kv_cache_usage_perc", of_lanes(lambda lane: lane.kv_usage))
+    metrics.gauge("tollgate_iteration_tokens_total", of_lanes(lambda lane: lane.step_tokens))
+    metrics.gauge("tollgate_iteration_rows", of_lanes(lambda lane: lane.step_rows))
+    metrics.gauge("tollgate_iteration_duration_seconds", of_lanes(lambda lane: lane.step_seconds))
+    metrics.gauge("tollgate_model_resident", of_models(lambda place: place.resident is not None))
+    metrics.gauge("tollgate_model_loaded_bytes", of_models(lambda place: place.memory_bytes))
 
 
 async def load_models(serving: Serving) -> None:

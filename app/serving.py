@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from app.admission.authenticate import Authenticator, Principal
@@ -11,14 +12,15 @@ from app.admission.gate import HOLD_TOKENS, Gate, Reservation
 from app.admission.limits import Limits, Standing
 from app.clock import Clock
 from app.engine.client import EngineClient
+from app.engine.events import Event, FailedEvent, FinishedEvent, TokenEvent
 from app.engine.session import JobSession, open_jobs
 from app.errors import DeadlineExceeded, Draining, KeyRevoked, TaskMismatch, TollgateError
 from app.metering.books import Books
 from app.metering.database import new_id
 from app.metering.ledger import Admission, Outcome, Receipt, Usage, estimate
-from app.observability.metrics import Metrics
+from app.observability.metrics import Metrics, Watched
 from app.registry.model import Model, TaskName
-from app.registry.residency import Residency
+from app.registry.residency import Residency, State
 from app.tasks.task import Caller, Prepared, Task
 
 log = logging.getLogger(__name__)
@@ -103,6 +105,19 @@ class Serving:
         self._timeout_s = timeout_s
         self._replica_id = replica_id
 
+    @property
+    def reason_unready(self) -> str | None:
+        """Why requests should go elsewhere; None when they should come."""
+        if self.is_draining:
+            return "draining"
+        if not self.engine.stats().is_alive:
+            return "the engine is down"
+        if not self.is_started:
+            return "loading models"
+        if not any(place.state is State.RESIDENT for place in self.residency.places):
+            return "no model is loaded"
+        return None
+
     async def authenticate(self, presented: str | None, peer: str | None) -> Principal:
         """See Authenticator.authenticate."""
         return await self._authenticator.authenticate(presented, peer)
@@ -148,7 +163,9 @@ class Serving:
             try:
                 async with (
                     self._authenticator.watch(principal) as revoked,
-                    self._run(task, request, place.model, principal, request_id, route, is_streaming) as answer,
+                    self._run(
+                        task, request, place.model, principal, request_id, route, is_streaming, watched
+                    ) as answer,
                 ):
                     watcher = asyncio.create_task(self._cancel_when(revoked, answer))
                     try:
@@ -156,6 +173,7 @@ class Serving:
                     finally:
                         watcher.cancel()
                         watched.tokens(answer.prepared.input_tokens, answer.prepared.delivered_tokens)
+                        watched.output_tokens_asked = answer.prepared.output_tokens_max
             except TollgateError as error:
                 watched.outcome = error.code
                 raise
@@ -170,6 +188,7 @@ class Serving:
         request_id: str,
         route: str,
         is_streaming: bool,
+        watched: Watched,
     ) -> AsyncGenerator[Answer[E, P]]:
         caller = Caller(request_id=request_id, tenant=principal.tenant_id, weight=principal.weight)
         async with self.residency.lease(model.id) as resident:
@@ -183,7 +202,10 @@ class Serving:
                 prepared.allow = reservation.allow
                 answer: Answer[E, P] | None = None
                 try:
-                    async with asyncio.timeout(self._timeout_s), open_jobs(self.engine, prepared.jobs) as session:
+                    async with (
+                        asyncio.timeout(self._timeout_s),
+                        open_jobs(self.engine, prepared.jobs, watch=partial(note, watched)) as session,
+                    ):
                         answer = Answer(
                             request_id=request_id, prepared=prepared, session=session, reservation=reservation,
                             events=task.events(prepared, session),
@@ -215,3 +237,13 @@ class Serving:
         answer.is_ended = True
         for job in answer.prepared.jobs:
             await self.engine.cancel(job.id)
+
+
+def note(watched: Watched, event: Event) -> None:
+    """What the metrics want to know of an event."""
+    if isinstance(event, TokenEvent):
+        watched.produced(event.job_id, len(event.ids))
+    elif isinstance(event, FinishedEvent | FailedEvent) and event.times is not None:
+        times = event.times
+        reason = event.reason.value if isinstance(event, FinishedEvent) else "error"
+        watched.ran(reason=reason, queue_s=times.queue_s, prefill_s=times.prefill_s, decode_s=times.decode_s)

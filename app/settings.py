@@ -23,6 +23,7 @@ from app.api.settings import ApiSettings
 from app.engine.settings import EngineSettings
 from app.errors import SettingsError
 from app.metering.settings import MeteringSettings
+from app.observability.settings import ObservabilitySettings
 from app.registry.settings import RegistrySettings
 
 PREFIX = "TOLLGATE_"
@@ -49,6 +50,7 @@ class Settings(BaseSettings):
     engine: EngineSettings = Field(default_factory=lambda: EngineSettings.model_validate({}))
     limits: LimitSettings = Field(default_factory=lambda: LimitSettings.model_validate({}))
     metering: MeteringSettings = Field(default_factory=lambda: MeteringSettings.model_validate({}))
+    observability: ObservabilitySettings = Field(default_factory=lambda: ObservabilitySettings())
     registry: RegistrySettings = Field(default_factory=lambda: RegistrySettings.model_validate({}))
 
     @classmethod

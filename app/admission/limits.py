@@ -54,17 +54,12 @@ class Limits:
         self._local = LocalBuckets(clock=clock)
         self._is_away = False
         self._renewed_s = clock.monotonic_s()
-        self._refused = metrics.counter(
-            "tollgate_requests_limited", "Requests refused by a rate limit, by what it counts.", ("limit",)
-        )
+        self._refused = metrics.counter("tollgate_requests_limited")
         if settings.redis_url is not None:
             url = settings.redis_url.get_secret_value()
             self._shared = SharedBuckets(url=url, timeout_s=settings.redis_timeout_s, clock=clock)
             self._local = LocalBuckets(clock=clock, share=settings.replicas, seed=self._last_known)
-            metrics.gauge(
-                "tollgate_limits_shared", "1 while Redis counts the limits, 0 while each replica enforces its share.",
-                lambda: 0.0 if self._is_away else 1.0,
-            )  # fmt: skip
+            metrics.gauge("tollgate_limits_shared", lambda: 0.0 if self._is_away else 1.0)
 
     @property
     def is_shared(self) -> bool:

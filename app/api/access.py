@@ -13,6 +13,7 @@ from app.api.context import request_id_of, serving_of
 from app.api.limits import limit_headers
 
 log = logging.getLogger("tollgate.access")
+METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 QUIET = frozenset({"/livez", "/readyz", "/startupz", "/metrics"})
 
 
@@ -47,8 +48,16 @@ class AccessLog:
         try:
             await self._app(scope, receive, noted)
         finally:
+            count_answer(request, scope, status)
             extra = {
                 "method": scope["method"], "path": scope["path"], "status": status, "request_id": request_id,
                 "duration_ms": round((time.perf_counter() - began_s) * 1000, 1),
             }  # fmt: skip
             log.info("request", extra=extra)
+
+
+def count_answer(request: Request, scope: Scope, status: int) -> None:
+    """Count an answer by its route's pattern, never its path: what callers make up must not become a series."""
+    method = scope["method"] if scope["method"] in METHODS else "other"
+    route = getattr(scope.get("route"), "path", "none")
+    serving_of(request).metrics.counter("tollgate_http_requests").labels(method, route, str(status)).inc()

@@ -1,10 +1,12 @@
 """Probes and metrics, without a key: they tell nothing that a balancer may not know."""
 
-from fastapi import APIRouter
+import asyncio
+
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from app.api.context import Rooms
-from app.observability.metrics import CONTENT_TYPE
+from app.observability.scrape import CONTENT_TYPE
 from app.registry.model import LoadPolicy
 from app.registry.residency import State
 
@@ -30,19 +32,12 @@ async def startupz(serving: Rooms) -> JSONResponse:
 @router.get("/readyz", summary="Should requests be sent here")
 async def readyz(serving: Rooms) -> JSONResponse:
     """200 when models are loaded, the engine lives and the server does not shut down."""
-    reason = None
-    if serving.is_draining:
-        reason = "draining"
-    elif not serving.engine.stats().is_alive:
-        reason = "the engine is down"
-    elif not serving.is_started:
-        reason = "loading models"
-    elif not any(place.state is State.RESIDENT for place in serving.residency.places):
-        reason = "no model is loaded"
+    reason = serving.reason_unready
     return JSONResponse({"status": reason or "ready"}, 503 if reason else 200)
 
 
 @router.get("/metrics", summary="Prometheus metrics")
-async def metrics(serving: Rooms) -> Response:
-    """All series in Prometheus' text format."""
-    return Response(serving.metrics.text(), media_type=CONTENT_TYPE)
+async def metrics(request: Request) -> Response:
+    """All series in Prometheus' text format; of all processes, whichever answers."""
+    text = await asyncio.to_thread(request.app.state.scrape.text)
+    return Response(text, media_type=CONTENT_TYPE)

@@ -19,6 +19,7 @@ from app.engine.transports.process import EngineProcess, KeptProcess, await_stdi
 from app.errors import SettingsError
 from app.main import build_app, open_database, settle_leftovers
 from app.observability import logs
+from app.observability.metrics import PROCESSES_FOLDER
 from app.secret import REVEALED
 from app.settings import Settings
 
@@ -45,8 +46,10 @@ async def run_workers(settings: Settings, *, is_welcoming: bool) -> int:
     asked, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, asked.set)
+    counters = engine.folder / "metrics"
+    counters.mkdir()
     workers = [
-        worker_process(settings, number, listener, engine.socket, is_welcoming=is_welcoming and number == 1)
+        worker_process(settings, number, listener, engine, counters, is_welcoming=is_welcoming and number == 1)
         for number in range(1, settings.api.workers + 1)
     ]
     try:
@@ -82,15 +85,17 @@ def with_port(settings: Settings, port: int) -> Settings:
 
 
 def worker_process(
-    settings: Settings, number: int, listener: socket.socket, engine: Path, *, is_welcoming: bool
-) -> KeptProcess:
+    settings: Settings, number: int, listener: socket.socket, engine: EngineProcess, counters: Path, *,
+    is_welcoming: bool,
+) -> KeptProcess:  # fmt: skip
     """Worker `number`, not yet started. A restarted one bears the same name, and settles what it left open."""
     order = {
         "settings": settings.model_dump(mode="json", context=REVEALED), "worker": number, "listener": listener.fileno(),
-        "engine": str(engine), "is_welcoming": is_welcoming,
+        "engine": str(engine.socket), "is_welcoming": is_welcoming,
     }  # fmt: skip
     return KeptProcess(
-        name=f"worker {number}", command=(sys.executable, "-m", "app.cli.workers"), environment=own_environment(),
+        name=f"worker {number}", command=(sys.executable, "-m", "app.cli.workers"),
+        environment=own_environment() | {PROCESSES_FOLDER: str(counters)},
         first_line=json.dumps(order).encode() + b"\n", pass_fds=(listener.fileno(),), stdout=None,
     )  # fmt: skip
 

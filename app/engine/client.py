@@ -6,6 +6,7 @@ from typing import Protocol
 
 from app.engine.events import Event
 from app.engine.jobs import Job, ModelSpec, Precision
+from app.observability.distribution import Distribution
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,20 @@ class LoadedModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LaneStats:
+    """What a loaded model does, and what its steps were like since it was loaded."""
+
+    model: str
+    running: int
+    waiting: int
+    kv_usage: float
+    """Share of its cache slots in use, 0 to 1; 0 for an encoder, which has none."""
+    step_seconds: Distribution
+    step_rows: Distribution
+    step_tokens: Distribution
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineStats:
     """A snapshot for metrics and readiness."""
 
@@ -34,6 +49,9 @@ class EngineStats:
     padding_tokens: int = 0
     kv_usage: float = 0.0
     """Share of cache slots in use, 0 to 1."""
+    lanes: tuple[LaneStats, ...] = ()
+    losses: int = 0
+    """How often the engine's process was lost, as far as this client knows."""
 
 
 class EngineClient(Protocol):

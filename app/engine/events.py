@@ -1,6 +1,6 @@
 """What the engine says of a job: plain, frozen messages. Exactly one terminal event per job, and it is the last."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from app.errors import TollgateError
@@ -23,6 +23,18 @@ class JobUsage:
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class JobTimes:
+    """How long a job was in each of the engine's hands, in seconds."""
+
+    queue_s: float
+    """In line."""
+    prefill_s: float
+    """From then to its first token, or to its scores."""
+    decode_s: float
+    """From its first token to its last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +70,8 @@ class FinishedEvent:
     job_id: str
     reason: FinishReason
     usage: JobUsage
+    times: JobTimes | None = field(default=None, compare=False)
+    """None when the engine is no longer there to tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +81,7 @@ class FailedEvent:
     job_id: str
     error: TollgateError
     usage: JobUsage = JobUsage()
+    times: JobTimes | None = field(default=None, compare=False)
 
 
 Event = TokenEvent | EncodedEvent | FinishedEvent | FailedEvent

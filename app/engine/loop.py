@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 
 import torch
@@ -18,6 +18,7 @@ from app.engine.compute.sampling import Sampler, draw
 from app.engine.compute.warm import warm
 from app.engine.events import Event, FailedEvent, FinishedEvent, FinishReason, JobUsage, TokenEvent
 from app.engine.jobs import BeamSearch, DecodeJob, EncodeJob, Job, ModelSpec, Sampling
+from app.engine.lane import Lane
 from app.engine.messages import Cancel, Close, Load, Message, Pause, Submit, Unload
 from app.engine.schedule.plan import StepPlan, pack_by_length, plan_step
 from app.engine.schedule.row import Phase, Row
@@ -35,16 +36,6 @@ from app.errors import (
 )  # fmt: skip
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True, kw_only=True)
-class Lane:
-    """A loaded model with the jobs that run or wait on it."""
-
-    resident: Resident
-    waiting: Waiting
-    rows: list[Row] = field(default_factory=list[Row])
-    choosers: dict[str, Sampler | Beams] = field(default_factory=dict[str, Sampler | Beams])
 
 
 class EngineLoop:
@@ -82,17 +73,16 @@ class EngineLoop:
 
     def stats(self) -> EngineStats:
         """A snapshot; read from another thread, so it may be one step old."""
-        lanes = list(self._lanes.values())
-        used = [(lane.resident.model.slots, len(lane.resident.model.slots_free)) for lane in lanes
-                if isinstance(lane.resident.model, Decoder)]  # fmt: skip
-        total = sum(slots for slots, _ in used)
+        lanes = [lane.stats for lane in list(self._lanes.values())]
+        decoders = sum(isinstance(lane.resident.model, Decoder) for lane in list(self._lanes.values()))
         return EngineStats(
-            running=sum(len(lane.rows) for lane in lanes),
-            waiting=sum(len(lane.waiting) for lane in lanes),
-            loaded=tuple(self._lanes),
+            running=sum(lane.running for lane in lanes),
+            waiting=sum(lane.waiting for lane in lanes),
+            loaded=tuple(lane.model for lane in lanes),
             is_alive=self._is_open,
             steps=self._steps,
-            kv_usage=1 - sum(free for _, free in used) / total if total else 0.0,
+            kv_usage=sum(lane.kv_usage for lane in lanes) / decoders if decoders else 0.0,
+            lanes=tuple(lanes),
         )
 
     def _receive(self, *, is_idle: bool) -> None:
@@ -143,6 +133,7 @@ class EngineLoop:
             self._emit(FailedEvent(job_id=job.id, error=refusal or ModelUnavailable()))
         else:
             lane.waiting.add(job)
+            lane.tally.arrive(job.id, self._clock.monotonic_s())
 
     def _refusal(self, job: Job, lane: Lane) -> TollgateError | None:
         resident, positions_max = lane.resident, lane.resident.loaded.positions_max
@@ -176,7 +167,7 @@ class EngineLoop:
     def _cancel(self, job_id: str) -> None:
         for lane in self._lanes.values():
             if lane.waiting.remove(job_id) is not None:
-                self._emit(FinishedEvent(job_id=job_id, reason=FinishReason.CANCELLED, usage=JobUsage()))
+                self._leave(lane, FinishedEvent(job_id=job_id, reason=FinishReason.CANCELLED, usage=JobUsage()))
             for row in [row for row in lane.rows if row.job.id == job_id]:
                 self._end(lane, row, FinishedEvent(job_id=job_id, reason=FinishReason.CANCELLED, usage=row.usage))
 
@@ -185,7 +176,7 @@ class EngineLoop:
         if lane is None:
             return
         for job in lane.waiting:
-            self._emit(FailedEvent(job_id=job.id, error=error))
+            self._leave(lane, FailedEvent(job_id=job.id, error=error))
         for row in list(lane.rows):
             self._end(lane, row, FailedEvent(job_id=row.job.id, error=error, usage=row.usage))
 
@@ -195,7 +186,7 @@ class EngineLoop:
         has_worked = False
         for lane in list(self._lanes.values()):
             for job in lane.waiting.take_expired(now_s):
-                self._emit(FailedEvent(job_id=job.id, error=DeadlineExceeded()))
+                self._leave(lane, FailedEvent(job_id=job.id, error=DeadlineExceeded()))
             if isinstance(lane.resident.model, Decoder):
                 has_worked |= self._step_decoder(lane, lane.resident.model)
             else:
@@ -212,6 +203,7 @@ class EngineLoop:
             jobs.append(job)
             left -= len(job.ids)
             lane.waiting.charge(job.tenant, job.weight, len(job.ids))
+            lane.tally.seat(job.id, self._clock.monotonic_s())
         for batch in pack_by_length([len(job.ids) for job in jobs], tokens_max=self._settings.encode_tokens):
             self._encode(lane, [jobs[index] for index in batch])
         return bool(jobs)
@@ -222,6 +214,7 @@ class EngineLoop:
         device = torch.device(lane.resident.loaded.device)
         ids = torch.tensor([i for job in jobs for i in job.ids], device=device)
         types = torch.tensor([i for job in jobs for i in job.type_ids or (0,) * len(job.ids)], device=device)
+        began_s = self._clock.monotonic_s()
         try:
             scores = model.forward(ids, types, [len(job.ids) for job in jobs], [job.places for job in jobs])
         except Exception:
@@ -230,21 +223,23 @@ class EngineLoop:
                 for job in jobs:
                     self._encode(lane, [job])
             else:
-                self._emit(FailedEvent(job_id=jobs[0].id, error=InternalError()))
+                self._leave(lane, FailedEvent(job_id=jobs[0].id, error=InternalError()))
             return
+        lane.tally.step(rows=len(jobs), tokens=len(ids), seconds=self._clock.monotonic_s() - began_s)
         for job, found in zip(jobs, scores, strict=True):
             if not bool(torch.isfinite(found).all()):
-                self._emit(FailedEvent(job_id=job.id, error=InternalError()))
+                self._leave(lane, FailedEvent(job_id=job.id, error=InternalError()))
                 continue
             self._emit(event_of(job, found))
             usage = JobUsage(input_tokens=len(job.ids))
-            self._emit(FinishedEvent(job_id=job.id, reason=FinishReason.DONE, usage=usage))
+            self._leave(lane, FinishedEvent(job_id=job.id, reason=FinishReason.DONE, usage=usage))
 
     def _step_decoder(self, lane: Lane, decoder: Decoder) -> bool:
         self._seat(lane, decoder)
         plan = plan_step([r for r in lane.rows if r.job.id not in self._paused], step_tokens=self._settings.step_tokens)
         if not plan:
             return False
+        began_s = self._clock.monotonic_s()
         try:
             logits = decoder.step([feed for step in plan for feed in feeds_of(step.row, step.count, lane.choosers)])
         except Exception:
@@ -253,6 +248,8 @@ class EngineLoop:
                 self._fail(lane, step.row)
             return True
         self._apply(lane, decoder, plan, logits)
+        tokens = sum(step.count for step in plan)
+        lane.tally.step(rows=len(plan), tokens=tokens, seconds=self._clock.monotonic_s() - began_s)
         return True
 
     def _seat(self, lane: Lane, decoder: Decoder) -> None:
@@ -269,6 +266,7 @@ class EngineLoop:
             row.phase = Phase.PREFILLING
             lane.choosers[job.id] = self._chooser(lane.resident, job)
             lane.waiting.charge(job.tenant, job.weight, len(job.ids))
+            lane.tally.seat(job.id, self._clock.monotonic_s())
             seated.append(row)
         lane.rows.extend(seated)
         try:
@@ -319,6 +317,7 @@ class EngineLoop:
             assert isinstance(chooser, Sampler), "rows with beams advance by themselves. This is a bug."
             samplers.append(chooser)
         is_last = [len(row.produced) + 1 == row.job.max_new_tokens for row in rows]
+        now_s = self._clock.monotonic_s()
         drawn = draw(samplers, scores, [lane.resident.forced_last_id if last else None for last in is_last])
         for row, token, last in zip(rows, drawn, is_last, strict=True):
             if token is None:
@@ -326,6 +325,7 @@ class EngineLoop:
                 self._fail(lane, row)
                 continue
             row.produced.append(token.id)
+            lane.tally.produce(row.job.id, now_s)
             lane.waiting.charge(row.job.tenant, row.job.weight, 1)
             self._emit(
                 TokenEvent(
@@ -341,6 +341,7 @@ class EngineLoop:
                 self._finish(lane, row, FinishReason.LENGTH)
 
     def _advance_beams(self, lane: Lane, decoder: Decoder, row: Row, beams: Beams, scores: torch.Tensor) -> None:
+        lane.tally.produce(row.job.id, self._clock.monotonic_s())
         parents = beams.advance(scores)
         lane.waiting.charge(row.job.tenant, row.job.weight, len(row.slots))
         if beams.is_done:
@@ -369,7 +370,11 @@ class EngineLoop:
         self._paused.discard(row.job.id)
         if isinstance(lane.resident.model, Decoder):
             lane.resident.model.slots_free.extend(row.slots)
-        self._emit(event)
+        self._leave(lane, event)
+
+    def _leave(self, lane: Lane, event: FinishedEvent | FailedEvent) -> None:
+        """A job's last event, with its times."""
+        self._emit(replace(event, times=lane.tally.leave(event.job_id, self._clock.monotonic_s())))
 
 
 def slots_needed(job: Job) -> int:

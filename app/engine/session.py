@@ -1,7 +1,7 @@
 """The jobs of one request as a scope: leaving it cancels what still runs and waits for its exact usage."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from app.engine.client import EngineClient
@@ -12,8 +12,9 @@ from app.engine.jobs import Job
 class JobSession:
     """The merged events of several jobs, and what each has used."""
 
-    def __init__(self, engine: EngineClient, jobs: Sequence[Job]) -> None:
+    def __init__(self, engine: EngineClient, jobs: Sequence[Job], *, watch: Callable[[Event], None]) -> None:
         self._engine = engine
+        self._watch = watch
         self._usage: dict[str, JobUsage | None] = {job.id: None for job in jobs}
         self._queue: asyncio.Queue[Event] = asyncio.Queue(maxsize=max(1, len(jobs)))
         self._readers = [asyncio.create_task(self._read(engine.submit(job))) for job in jobs]
@@ -47,6 +48,7 @@ class JobSession:
 
     async def _read(self, events: AsyncIterator[Event]) -> None:
         async for event in events:
+            self._watch(event)
             if isinstance(event, FinishedEvent | FailedEvent):
                 self._usage[event.job_id] = event.usage
             await self._queue.put(event)
@@ -72,10 +74,14 @@ class JobSession:
 
 @asynccontextmanager
 async def open_jobs(
-    engine: EngineClient, jobs: Sequence[Job], *, cancel_timeout_s: float = 5.0
-) -> AsyncGenerator[JobSession]:
-    """Submit `jobs`; the scope's end, however it comes, cancels what still runs. The clean-up is shielded."""
-    session = JobSession(engine, jobs)
+    engine: EngineClient, jobs: Sequence[Job], *, cancel_timeout_s: float = 5.0,
+    watch: Callable[[Event], None] = lambda event: None,
+) -> AsyncGenerator[JobSession]:  # fmt: skip
+    """Submit `jobs`; the scope's end, however it comes, cancels what still runs. The clean-up is shielded.
+
+    `watch` sees every event when it comes from the engine.
+    """
+    session = JobSession(engine, jobs, watch=watch)
     try:
         yield session
     finally:

@@ -64,6 +64,11 @@ class Place:
     error: str | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
+    @property
+    def memory_bytes(self) -> int:
+        """What it takes while it is resident."""
+        return 0 if self.resident is None else self.resident.loaded.memory_bytes
+
 
 class Residency:
     """Hands out models. A lease keeps its model in memory; what nobody leases may be evicted, the oldest first."""

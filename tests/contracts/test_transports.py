@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Callable
 from functools import cache
 from pathlib import Path
@@ -188,6 +189,22 @@ async def test_an_encode_job_gives_its_scores_once(engine: EngineClient) -> None
         assert isinstance(encoded, EncodedEvent)
         assert [len(row) for row in encoded.scores] == [width] * rows
         assert finished == FinishedEvent(job_id=model, reason=FinishReason.DONE, usage=JobUsage(input_tokens=4))
+
+
+async def test_the_last_event_tells_how_long_the_job_was_in_each_hand(engine: EngineClient) -> None:
+    began_s = time.monotonic()
+    decoded = (await collect(engine, decode("x", [5, 6, 7], 20)))[-1]
+    encoded = (await collect(engine, EncodeJob(id="y", model="tiny-bert-qa", ids=(2, 8, 9, 3))))[-1]
+    passed_s = time.monotonic() - began_s
+    assert isinstance(decoded, FinishedEvent) and isinstance(encoded, FinishedEvent)
+    assert decoded.times is not None and encoded.times is not None
+    assert encoded.times.decode_s == 0
+    parts = [decoded.times.queue_s, decoded.times.prefill_s, decoded.times.decode_s, encoded.times.prefill_s]
+    assert all(part > 0 for part in parts) and sum(parts) < passed_s
+    line = [decode(f"l{n}", [n + 1] * 4, 20) for n in range(SETTINGS.slots * 2)]
+    ends = [events[-1] for events in await asyncio.gather(*(collect(engine, job) for job in line))]
+    waits = [end.times.queue_s for end in ends if isinstance(end, FinishedEvent) and end.times is not None]
+    assert max(waits) > decoded.times.prefill_s, "half of them waited for the other half"
 
 
 async def test_logprobs_name_the_chosen_token_first_when_greedy(engine: EngineClient) -> None:

@@ -5,7 +5,7 @@ import contextlib
 import itertools
 import logging
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -123,6 +123,7 @@ class ChildEngine:
         self._calls: dict[int, asyncio.Future[LoadedModel]] = {}
         self._link: Link | None = None
         self._stats = DOWN
+        self._losses = 0
         self._is_up = asyncio.Event()
         self._is_closed = False
         if process is not None:
@@ -176,7 +177,7 @@ class ChildEngine:
 
     def stats(self) -> EngineStats:
         """See EngineClient.stats. As old as the engine's last message of that kind: a quarter of a second."""
-        return self._stats if self._is_up.is_set() else DOWN
+        return self._stats if self._is_up.is_set() else replace(DOWN, losses=self._losses)
 
     async def close(self) -> None:
         """See EngineClient.close."""
@@ -270,7 +271,7 @@ class ChildEngine:
                     if opened is not None:
                         self._deliver(opened, from_wire(opened.job.id, event))
             case Stats(stats):
-                self._stats = stats
+                self._stats = replace(stats, losses=self._losses)
             case Loaded(call, model):
                 if (answer := self._calls.get(call)) is not None and not answer.done():
                     answer.set_result(model)
@@ -303,6 +304,7 @@ class ChildEngine:
                 answer.set_exception(EngineLost())
         if self._is_closed:
             return
+        self._losses += 1
         self._handles.clear()
         resumed = 0
         for opened in list(self._jobs.values()):

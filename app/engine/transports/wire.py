@@ -12,7 +12,16 @@ import msgspec
 from msgspec import Struct
 
 from app.engine.client import EngineStats, LoadedModel
-from app.engine.events import EncodedEvent, Event, FailedEvent, FinishedEvent, FinishReason, JobUsage, TokenEvent
+from app.engine.events import (
+    EncodedEvent,
+    Event,
+    FailedEvent,
+    FinishedEvent,
+    FinishReason,
+    JobTimes,
+    JobUsage,
+    TokenEvent,
+)
 from app.engine.jobs import DecodeJob, EncodeJob, ModelSpec
 from app.errors import InternalError, TollgateError
 
@@ -97,6 +106,7 @@ class Finished(Struct, array_like=True, tag=3):
     handle: int
     reason: FinishReason
     usage: JobUsage
+    times: JobTimes | None = None
 
 
 class Failed(Struct, array_like=True, tag=4):
@@ -105,6 +115,7 @@ class Failed(Struct, array_like=True, tag=4):
     handle: int
     error: WireError
     usage: JobUsage
+    times: JobTimes | None = None
 
 
 WireEvent = Tokens | Encoded | Finished | Failed
@@ -177,9 +188,9 @@ def to_wire(handle: int, event: Event) -> WireEvent:
         case EncodedEvent():
             return Encoded(handle, event.scores, event.top)
         case FinishedEvent():
-            return Finished(handle, event.reason, event.usage)
+            return Finished(handle, event.reason, event.usage, event.times)
         case FailedEvent():
-            return Failed(handle, error_to_wire(event.error), event.usage)
+            return Failed(handle, error_to_wire(event.error), event.usage, event.times)
 
 
 def from_wire(job_id: str, event: WireEvent) -> Event:
@@ -190,9 +201,10 @@ def from_wire(job_id: str, event: WireEvent) -> Event:
         case Encoded():
             return EncodedEvent(job_id=job_id, scores=event.scores, top=event.top)
         case Finished():
-            return FinishedEvent(job_id=job_id, reason=event.reason, usage=event.usage)
+            return FinishedEvent(job_id=job_id, reason=event.reason, usage=event.usage, times=event.times)
         case Failed():
-            return FailedEvent(job_id=job_id, error=error_from_wire(event.error), usage=event.usage)
+            error = error_from_wire(event.error)
+            return FailedEvent(job_id=job_id, error=error, usage=event.usage, times=event.times)
 
 
 def error_to_wire(error: TollgateError) -> WireError:

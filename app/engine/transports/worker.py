@@ -276,7 +276,7 @@ class Worker:
                 connection.unloaded.discard(handle)
                 if is_unloaded and isinstance(event, FinishedEvent) and event.reason is FinishReason.CANCELLED:
                     error = ModelUnavailable("The model was unloaded while it worked on this; try again.")
-                    event = FailedEvent(job_id=event.job_id, error=error, usage=event.usage)
+                    event = FailedEvent(job_id=event.job_id, error=error, usage=event.usage, times=event.times)
             batches[connection].append(to_wire(handle, event))
         for connection, found in batches.items():
             connection.send(Batch(found))

@@ -1,0 +1,60 @@
+"""One scrape of several processes, as an operator runs them: sums, also after one of them was killed."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.fixtures.process import Served, served
+
+ASK = {"model": "tiny-gpt2", "prompt": [5, 6, 7], "max_tokens": 4, "ignore_eos": True}
+FRESH = {"connection": "close"}
+
+
+def scraped(server: Served) -> dict[str, float]:
+    """The sums over all labels, by sample."""
+    found: dict[str, float] = {}
+    for family in text_string_to_metric_families(httpx.get(server.url + "/metrics", headers=FRESH).text):
+        for sample in family.samples:
+            found[sample.name] = found.get(sample.name, 0.0) + sample.value
+    return found
+
+
+def workers_of(parent: int) -> list[int]:
+    """Processes that answer HTTP."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text(encoding="utf-8").split()
+    return [int(pid) for pid in children if b"app.cli.workers" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def until_two_serve(server: Served) -> None:
+    """Both workers have told of themselves, and are ready."""
+    give_up_s = time.monotonic() + 60
+    while (found := scraped(server)).get("tollgate_processes") != 2 or found["tollgate_ready"] != 1:
+        assert time.monotonic() < give_up_s, found
+        time.sleep(0.1)
+
+
+def test_any_worker_tells_the_sum_and_a_killed_one_takes_no_count_along(
+    tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    boards = '["vllm"]'
+    with served(tmp_path, checkpoints, "--workers", "2", TOLLGATE_OBSERVABILITY__METRICS_COMPAT=boards) as server:
+        until_two_serve(server)
+        for _ in range(20):
+            answer = httpx.post(server.url + "/v1/completions", json=ASK, headers=server.headers | FRESH)
+            assert answer.status_code == 200, answer.text
+        for _ in range(8):
+            found = scraped(server)
+            assert found["tollgate_requests_total"] == 20
+            assert found["tollgate_generation_tokens_total"] == 80
+            assert found["tollgate_time_to_first_token_seconds_count"] == 20
+            assert found["vllm:generation_tokens_total"] == 80
+        assert found["tollgate_iteration_rows_count"] >= 80, "the engine's steps are its own, not twice as many"
+        assert found["tollgate_iteration_rows_count"] < 160
+        os.kill(workers_of(server.process.pid)[0], signal.SIGKILL)
+        until_two_serve(server)
+        assert scraped(server)["tollgate_requests_total"] == 20
+        assert server.stop() == 0
