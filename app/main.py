@@ -17,15 +17,12 @@ from app.admission.authenticate import Authenticator
 from app.admission.gate import Gate
 from app.admission.limits import Limits
 from app.api import (
-    admin,
-    admin_audit,
-    admin_keys,
-    admin_tenants,
     estimate,
     health,
     models,
     native,
     openai,
+    operators,
     receipts,
     usage,
 )
@@ -68,7 +65,7 @@ def build_app(settings: Settings, *, worker: int | None = None, engine_socket: P
     app = FastAPI(title="Tollgate", version=__version__, description=DESCRIPTION, lifespan=lifespan)
     app.state.settings = settings
     rooms = (
-        openai, native, models, estimate, receipts, usage, admin, admin_tenants, admin_keys, admin_audit, health,
+        openai, native, models, estimate, receipts, usage, *operators.ROOMS, health,
     )  # fmt: skip
     for room in rooms:
         app.include_router(room.router)

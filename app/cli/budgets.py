@@ -1,40 +1,22 @@
-"""tollgate budgets: set, topup, show, remove."""
+"""tollgate budgets: set, topup, show, topups, remove."""
 
 import json
 from typing import Annotated, Any
 
 import typer
 
-from app.cli.context import operator, read
+from app.cli.context import AsJson, operator, or_usage, read, say
 from app.clock import SystemClock
-from app.metering.acts import noting
-from app.metering.budgets import BudgetState, add_money, list_budgets, set_monthly
-from app.metering.budgets import remove as remove_budget
-from app.metering.database import moment_of
+from app.metering import money_acts
+from app.metering.balances import budget_json, list_top_ups
+from app.metering.budgets import list_budgets
 from app.metering.money import decimal_text, nano_of
+from app.metering.tenants import find_tenant
 
 app = typer.Typer(no_args_is_help=True, help="Budgets: prepaid balances and limits a month, never overspent.")
-Tenant = Annotated[str, typer.Option(help="Whose budget it is.")]
+Tenant = Annotated[str, typer.Option(help="Whose budget it is: a name or id.")]
+Only = Annotated[str | None, typer.Option("--tenant", help="Only this tenant's: its name or id.")]
 Key = Annotated[str | None, typer.Option(help="Only for this key of the tenant: its id or name.")]
-
-
-def amount_of(text: str) -> int:
-    """A decimal number in nano-units."""
-    try:
-        return nano_of(text)
-    except ValueError as cause:
-        raise typer.BadParameter(str(cause)) from cause
-
-
-def plain(state: BudgetState) -> dict[str, Any]:
-    """A budget as JSON shows it: exact decimal numbers."""
-    return {
-        "id": state.id, "tenant": state.tenant, "key_name": state.key, "kind": state.kind.value,
-        "from": None if state.window_us == 0 else moment_of(state.window_us).date().isoformat(),
-        "limit": decimal_text(state.limit_nano), "spent": decimal_text(state.spent_nano),
-        "held": decimal_text(state.held_nano), "available": decimal_text(state.available_nano),
-        "active": state.is_active,
-    }  # fmt: skip
 
 
 @app.command("set")
@@ -42,21 +24,14 @@ def set_one(
     tenant: Tenant,
     monthly: Annotated[str, typer.Option(help="At most so much a calendar month (UTC), such as 25.00.")],
     key: Key = None,
+    as_json: AsJson = False,
 ) -> None:
     """Limit what may be spent a month, from this month on."""
-    limit = amount_of(monthly)
+    limit, by = or_usage(lambda: nano_of(monthly)), operator()
     if limit < 0:
         raise typer.BadParameter("a limit is at least 0")
-    budget_id = read(
-        noting(
-            operator(),
-            lambda connection: set_monthly(
-                connection, clock=SystemClock(), tenant_name=tenant, limit_nano=limit, key=key
-            ),
-            act="budget.set", details={"limit_nano": limit},
-        )
-    )  # fmt: skip
-    typer.echo(f"{budget_id}: {key or tenant} may spend {decimal_text(limit)} a month")
+    state = read(lambda c: money_acts.put_monthly(c, by, tenant=tenant, limit_nano=limit, key=key))
+    say(budget_json(state), f"{state.id}: {key or tenant} may spend {decimal_text(limit)} a month", as_json)
 
 
 @app.command()
@@ -65,25 +40,33 @@ def topup(
     amount: Annotated[str, typer.Option(help="How much; below 0 it is a correction.")],
     note: Annotated[str, typer.Option(help="Why, for the books.")] = "",
     key: Key = None,
+    reference: Annotated[
+        str | None, typer.Option("--idempotency-key", help="The same again moves no money twice: a payment's id, say.")
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Add to a prepaid balance. The first top-up makes the balance: from then on requests need it."""
-    nano = amount_of(amount)
-    budget_id = read(
-        noting(
-            operator(),
-            lambda connection: add_money(
-                connection, clock=SystemClock(), tenant_name=tenant, amount_nano=nano, note=note[:200], key=key
-            ),
-            act="budget.topup", details={"amount_nano": nano},
+    nano, by = or_usage(lambda: nano_of(amount)), operator()
+    made = read(
+        lambda c: money_acts.put_money(
+            c, by, tenant=tenant, amount_nano=nano, note=note[:200], key=key, reference=reference
         )
-    )  # fmt: skip
-    typer.echo(f"{budget_id}: {decimal_text(nano)} for {key or tenant}")
+    )
+    done = "" if made["is_new"] else " (before, under this idempotency key; nothing moved now)"
+    say(made, f"{made['budget_id']}: {made['amount']} for {key or tenant}{done}", as_json)
 
 
 @app.command()
-def show(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def show(tenant: Only = None, as_json: AsJson = False) -> None:
     """Show every budget as it stands."""
-    found = [plain(state) for state in read(lambda connection: list_budgets(connection, clock=SystemClock()))]
+    found = [
+        budget_json(state)
+        for state in read(
+            lambda c: list_budgets(
+                c, clock=SystemClock(), tenant_id=None if tenant is None else find_tenant(c, tenant).id
+            )
+        )
+    ]
     if as_json:
         typer.echo(json.dumps(found))
         return
@@ -94,14 +77,21 @@ def show(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
 
 
 @app.command()
-def remove(budget_id: Annotated[str, typer.Argument(help="The budget's id.")]) -> None:
-    """Let a budget bind no new request; what was spent stays in the books."""
-    read(
-        noting(
-            operator(),
-            lambda connection: remove_budget(connection, budget_id=budget_id),
-            act="budget.remove",
-            details={},
-        )
+def topups(tenant: Only = None, as_json: AsJson = False) -> None:
+    """Show every top-up, oldest first."""
+    found: list[dict[str, Any]] = read(
+        lambda c: list_top_ups(c, tenant_id=None if tenant is None else find_tenant(c, tenant).id)
     )
-    typer.echo(f"{budget_id} binds nobody any more.")
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    for one in found:
+        typer.echo(f"{one['id']}  {one['at']}  {one['tenant']}  {one['amount']}  {one['note']}")
+
+
+@app.command()
+def remove(budget_id: Annotated[str, typer.Argument(help="The budget's id.")], as_json: AsJson = False) -> None:
+    """Let a budget bind no new request; what was spent stays in the books."""
+    by = operator()
+    state = read(lambda c: money_acts.drop_budget(c, by, budget_id=budget_id))
+    say(budget_json(state), f"{budget_id} binds nobody any more.", as_json)

@@ -51,6 +51,16 @@ def or_exit(work: Callable[[], T]) -> T:
         raise typer.Exit(1) from error
 
 
+def or_usage(parse: Callable[[], T]) -> T:
+    """The result, or the usage error of an option that cannot be parsed (exit code 2)."""
+    try:
+        return parse()
+    except ValueError as cause:
+        raise typer.BadParameter(str(cause)) from cause
+    except TollgateError as cause:
+        raise typer.BadParameter(cause.message) from cause
+
+
 def read(work: Work[T]) -> T:
     """The result of one transaction."""
     return with_database(lambda database: database.run(work))

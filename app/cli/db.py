@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.context import home_folder, read, with_database
+from app.cli.context import AsJson, home_folder, read, say, with_database
 from app.clock import SystemClock
 from app.metering.copying import copy_database
 from app.metering.database import Database
@@ -16,6 +16,7 @@ app = typer.Typer(no_args_is_help=True, help="The database: from SQLite to Postg
 @app.command()
 def copy(
     target: Annotated[str, typer.Option("--to", help="postgresql://user:password@host/database, empty.")],
+    as_json: AsJson = False,
 ) -> None:
     """Copy this installation's database, every row of it, into an empty one. Stop the server first."""
 
@@ -28,15 +29,16 @@ def copy(
             await other.close()
 
     total = with_database(work)
-    typer.echo(
-        f"{total} rows copied. Set metering.database_url (TOLLGATE_METERING__DATABASE_URL) and start the server."
-    )
+    next_step = "Set metering.database_url (TOLLGATE_METERING__DATABASE_URL) and start the server."
+    say({"rows": total}, f"{total} rows copied. {next_step}", as_json)
 
 
 @app.command()
 def recover(
     replica: Annotated[str, typer.Option(help="The lost replica's name: the file `replica` of its data folder.")],
+    as_json: AsJson = False,
 ) -> None:
     """Settle what a replica had running whose disk is lost, by what it last reported; it must not run any more."""
     count = read(lambda connection: recover_holds(connection, replica_id=replica, clock=SystemClock()))
-    typer.echo(f"{count} requests of {replica} are settled as crashed; nothing of it is held any more.")
+    text = f"{count} requests of {replica} are settled as crashed; nothing of it is held any more."
+    say({"replica": replica, "settled": count}, text, as_json)

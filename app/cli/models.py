@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import httpx
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from rich.table import Table
 
+from app.cli.context import AsJson, or_exit, say
 from app.errors import TollgateError
 from app.registry.catalogue import SHIPPED, Catalogue, load_catalogue, schema_text
 from app.registry.locate import locate
@@ -20,20 +20,10 @@ from app.registry.verify import verify as verify_folder
 from app.settings import Settings, load_settings
 
 app = typer.Typer(no_args_is_help=True, help="Models: what the catalogue names, on this machine and in memory.")
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ModelId = Annotated[str, typer.Argument(help="The model's id in the catalogue.")]
 Url = Annotated[str, typer.Option(envvar="TOLLGATE_URL", help="Where the server listens.")]
 Key = Annotated[str, typer.Option(envvar="TOLLGATE_API_KEY", help="An admin key.")]
 LOAD_TIMEOUT_S = 600.0
-
-
-def or_exit(work: Callable[[], Any]) -> Any:
-    """The result, or one line on standard error and exit code 1."""
-    try:
-        return work()
-    except TollgateError as error:
-        typer.echo(f"tollgate: {error.message}", err=True)
-        raise typer.Exit(1) from error
 
 
 def opened(*, needs_pins: bool = True) -> tuple[Settings, Catalogue]:
@@ -112,46 +102,55 @@ def schema() -> None:
 
 
 @app.command()
-def pull(model_id: ModelId) -> None:
+def pull(model_id: ModelId, as_json: AsJson = False) -> None:
     """Fetch or assemble a model's files, and check them. An unpinned hub model's commit is printed, to be pinned."""
     settings, catalogue = or_exit(lambda: opened(needs_pins=False))
     model = chosen_model(catalogue, model_id)
     folder = or_exit(lambda: located(model, settings, catalogue))
-    typer.echo(str(folder))
-    if isinstance(model.source, HubSource) and commit_of(folder) != model.source.revision:
+    is_unpinned = isinstance(model.source, HubSource) and commit_of(folder) != model.source.revision
+    shown = {"id": model.id, "folder": str(folder), "revision_to_pin": commit_of(folder) if is_unpinned else None}
+    say(shown, str(folder), as_json)
+    if is_unpinned:
         typer.echo(f"pin it in the catalogue with  revision: {commit_of(folder)}", err=True)
 
 
 @app.command()
-def verify(model_id: Annotated[str | None, typer.Argument(help="Default: every enabled model.")] = None) -> None:
+def verify(
+    model_id: Annotated[str | None, typer.Argument(help="Default: every enabled model.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """Check files, sizes and hashes against the catalogue."""
     settings, catalogue = or_exit(opened)
     models = [model for model in catalogue if model.is_enabled] if model_id is None else [
         chosen_model(catalogue, model_id)
     ]  # fmt: skip
-    faults = 0
+    rows: list[dict[str, Any]] = []
     for model in models:
+        fault = None
         try:
             located(model, settings, catalogue)
-            typer.echo(f"{model.id}: sound")
         except TollgateError as error:
-            faults += 1
-            typer.echo(f"{model.id}: {error.message}", err=True)
-    raise typer.Exit(min(1, faults))
+            fault = error.message
+        rows.append({"id": model.id, "sound": fault is None, "fault": fault})
+        if not as_json:
+            typer.echo(f"{model.id}: {fault or 'sound'}", err=fault is not None)
+    if as_json:
+        typer.echo(json.dumps(rows))
+    raise typer.Exit(0 if all(row["sound"] for row in rows) else 1)
 
 
 @app.command()
-def load(model_id: ModelId, key: Key, url: Url = "http://127.0.0.1:8000") -> None:
+def load(model_id: ModelId, key: Key, url: Url = "http://127.0.0.1:8000", as_json: AsJson = False) -> None:
     """Bring a model into a running server's memory."""
     found = asked(url, key, f"/admin/models/{model_id}/load")
-    typer.echo(f"{model_id}: {found['state']}, {found['memory_bytes']:,} bytes, {found['precision']}")
+    say(found, f"{model_id}: {found['state']}, {found['memory_bytes']:,} bytes, {found['precision']}", as_json)
 
 
 @app.command()
-def unload(model_id: ModelId, key: Key, url: Url = "http://127.0.0.1:8000") -> None:
+def unload(model_id: ModelId, key: Key, url: Url = "http://127.0.0.1:8000", as_json: AsJson = False) -> None:
     """Let a running server's model go when its requests are done."""
     found = asked(url, key, f"/admin/models/{model_id}/unload")
-    typer.echo(f"{model_id}: {found['state']}")
+    say(found, f"{model_id}: {found['state']}", as_json)
 
 
 def asked(url: str, key: str, path: str) -> dict[str, Any]:

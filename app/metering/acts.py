@@ -12,7 +12,6 @@ from sqlalchemy import Connection
 from app.clock import Clock
 from app.errors import NotAllowed
 from app.metering import audit, keys, tenants
-from app.metering.database import Work
 from app.metering.keys import KeyRecord, NewKey, Pepper, key_json
 from app.metering.limits import NO_LIMITS, LimitRule
 from app.metering.tenants import STANDARD, Status, TenantRecord, tenant_json
@@ -23,7 +22,7 @@ class Operator:
 
     def __init__(self, *, actor: str, clock: Clock, pepper: Pepper, acts: tuple[str, ...] | None = None) -> None:
         self.actor = actor
-        self._clock = clock
+        self.clock = clock
         self._pepper = pepper
         self._acts = acts
 
@@ -38,7 +37,7 @@ class Operator:
     ) -> TenantRecord:  # fmt: skip
         """See tenants.create_tenant."""
         self.require("tenant.create")
-        made = tenants.create_tenant(connection, clock=self._clock, name=name, weight=weight, tier=tier, limits=limits)
+        made = tenants.create_tenant(connection, clock=self.clock, name=name, weight=weight, tier=tier, limits=limits)
         self._note_tenant(connection, "tenant.create", None, made)
         return made
 
@@ -61,7 +60,7 @@ class Operator:
     def erase_tenant(self, connection: Connection, *, name: str) -> TenantRecord:
         """See tenants.erase_tenant. The act's own row says how many keys there were, and no name."""
         self.require(audit.ERASURE)
-        erased, key_count = tenants.erase_tenant(connection, clock=self._clock, name=name)
+        erased, key_count = tenants.erase_tenant(connection, clock=self.clock, name=name)
         self._note(connection, audit.ERASURE, erased.id, erased.id, {"keys": key_count})
         return erased
 
@@ -77,7 +76,7 @@ class Operator:
             self._require_all(acts)
         before = tenants.find_by_name(connection, tenant_name)
         made = keys.create_key(
-            connection, clock=self._clock, pepper=self._pepper, tenant_name=tenant_name, name=name,
+            connection, clock=self.clock, pepper=self._pepper, tenant_name=tenant_name, name=name,
             is_admin=is_admin, tasks=tasks, models=models, networks=networks, acts=acts, expires_us=expires_us,
             limits=limits,
         )  # fmt: skip
@@ -91,7 +90,7 @@ class Operator:
         self.require("key.rotate")
         before = self._key_for(connection, key)
         made = keys.rotate_key(
-            connection, clock=self._clock, pepper=self._pepper, key=before.id, overlap_us=overlap_us,
+            connection, clock=self.clock, pepper=self._pepper, key=before.id, overlap_us=overlap_us,
             expires_us=expires_us,
         )  # fmt: skip
         self._note_key(connection, "key.rotate", before, keys.get_key(connection, before.id))
@@ -102,7 +101,7 @@ class Operator:
         """See keys.revoke_key."""
         self.require("key.revoke")
         before = keys.resolve_key(connection, key)
-        revoked = keys.revoke_key(connection, clock=self._clock, key=before.id)
+        revoked = keys.revoke_key(connection, clock=self.clock, key=before.id)
         self._note_key(connection, "key.revoke", before, revoked)
         return revoked
 
@@ -112,7 +111,7 @@ class Operator:
         before = self._key_for(connection, key)
         if before.is_admin and "acts" in changes:
             self._require_all(changes["acts"])
-        changed = keys.update_key(connection, clock=self._clock, key=before.id, changes=changes)
+        changed = keys.update_key(connection, clock=self.clock, key=before.id, changes=changes)
         self._note_key(connection, "key.update", before, changed)
         return changed
 
@@ -120,19 +119,21 @@ class Operator:
         """Replace a key's own limits."""
         self.require("key.limits")
         before = keys.resolve_key(connection, key)
-        changed = keys.set_key_limits(connection, clock=self._clock, key=before.id, limits=limits)
+        changed = keys.set_key_limits(connection, clock=self.clock, key=before.id, limits=limits)
         self._note_key(connection, "key.limits", before, changed)
         return changed
 
-    def note(self, connection: Connection, *, act: str, target: str, details: Mapping[str, Any]) -> None:
-        """Write down an act that changes none of these tables."""
+    def note(
+        self, connection: Connection, *, act: str, target: str, details: Mapping[str, Any], tenant_id: str | None = None
+    ) -> None:
+        """Write down an act that changes none of these tables. Names and the like hang on the tenant's id."""
         self.require(act)
-        self._note(connection, act, target[:40], None, details)
+        self._note(connection, act, target[:40], tenant_id, details)
 
     def _change_tenant(self, connection: Connection, act: str, name: str, changes: Mapping[str, Any]) -> TenantRecord:
         self.require(act)
         before = tenants.find_tenant(connection, name)
-        changed = tenants.update_tenant(connection, clock=self._clock, name=before.id, changes=changes)
+        changed = tenants.update_tenant(connection, clock=self.clock, name=before.id, changes=changes)
         self._note_tenant(connection, act, before, changed)
         return changed
 
@@ -162,7 +163,7 @@ class Operator:
         self, connection: Connection, act: str, target: str, tenant_id: str | None, details: Mapping[str, Any]
     ) -> None:
         audit.append(
-            connection, clock=self._clock, pepper=self._pepper, actor=self.actor, act=act, target=target,
+            connection, clock=self.clock, pepper=self._pepper, actor=self.actor, act=act, target=target,
             tenant_id=tenant_id, details=details,
         )  # fmt: skip
 
@@ -178,17 +179,3 @@ def changed_between(before: Mapping[str, Any] | None, after: Mapping[str, Any]) 
         return {"before": None, "after": dict(after)}
     differs = [name for name in after if before[name] != after[name]]
     return {"before": {name: before[name] for name in differs}, "after": {name: after[name] for name in differs}}
-
-
-def noting(operator: Operator, work: Work[str], *, act: str, details: Mapping[str, Any]) -> Work[str]:
-    """`work`, which returns the id of what it made, and the operator's note of it, in one transaction.
-
-    `details` name no tenant and no key: what an erasure must forget hangs on the id.
-    """
-
-    def done(connection: Connection) -> str:
-        target = work(connection)
-        operator.note(connection, act=act, target=target, details=details)
-        return target
-
-    return done

@@ -4,15 +4,16 @@ A budget counts in windows: one for all time (prepaid, whose limit is the sum of
 made when it is first needed. Every change of a window is one conditional UPDATE: spent + held never passes the limit.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, case, select, update
 
 from app.clock import Clock
-from app.errors import Conflict, InsufficientQuota, NotFound
+from app.errors import Conflict, IdempotencyMismatch, InsufficientQuota, NotFound
 from app.metering.database import microseconds, moment_of, new_id, upsert
 from app.metering.money import shown
 from app.metering.prices import tenant_id_of
@@ -34,7 +35,9 @@ class BudgetState:
     """A budget as it stands now."""
 
     id: str
+    tenant_id: str
     tenant: str
+    key_id: str | None
     key: str | None
     kind: BudgetKind
     window_us: int
@@ -47,6 +50,15 @@ class BudgetState:
     def available_nano(self) -> int:
         """What a new request may hold."""
         return self.limit_nano - self.spent_nano - self.held_nano
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopUp:
+    """Money that came in, and whether it did so just now or under the same reference before."""
+
+    id: str
+    budget_id: str
+    is_new: bool
 
 
 def window_start_us(kind: str, at_us: int) -> int:
@@ -71,34 +83,40 @@ def set_monthly(
 
 
 def add_money(
-    connection: Connection, *, clock: Clock, tenant_name: str, amount_nano: int, note: str = "", key: str | None = None
-) -> str:
-    """Top a prepaid balance up, or take from it (a correction is a top-up below zero). Returns the budget's id.
+    connection: Connection, *, clock: Clock, tenant_name: str, amount_nano: int, note: str = "", key: str | None = None,
+    reference: str | None = None,
+) -> TopUp:  # fmt: skip
+    """Top a prepaid balance up, or take from it (a correction is a top-up below zero).
 
-    Raises Conflict when more would be taken than is left.
+    The same `reference` again moves nothing and finds the first top-up, for ever. Raises IdempotencyMismatch when that
+    was another one, and Conflict when more would be taken than is left.
     """
     budget_id = _made(connection, clock=clock, tenant_name=tenant_name, key=key, kind=BudgetKind.PREPAID)
+    reference_hash = None if reference is None else hashlib.sha256(reference.encode()).hexdigest()
+    made = connection.scalar(
+        upsert(connection, top_up)
+        .values(
+            id=new_id("topup", clock), budget_id=budget_id, amount_nano=amount_nano, note=note,
+            at_us=microseconds(clock.now()), reference_hash=reference_hash,
+        )
+        .on_conflict_do_nothing(index_elements=["reference_hash"])
+        .returning(top_up.c.id)
+    )  # fmt: skip
+    if made is None:
+        first = connection.execute(select(top_up).where(top_up.c.reference_hash == reference_hash)).one()
+        if (first.budget_id, first.amount_nano) != (budget_id, amount_nano):
+            raise IdempotencyMismatch
+        return TopUp(id=first.id, budget_id=budget_id, is_new=False)
     connection.execute(update(budget).where(budget.c.id == budget_id).values(is_active=True))
     _ensure(connection, budget_id, 0, 0)
     window = budget_window.c
+    is_covered = () if amount_nano >= 0 else (window.limit_nano + amount_nano >= window.spent_nano + window.held_nano,)
     done = connection.execute(
-        update(budget_window)
-        .where(*_is(budget_id, 0), window.limit_nano + amount_nano >= window.spent_nano + window.held_nano)
-        .values(limit_nano=window.limit_nano + amount_nano)
+        update(budget_window).where(*_is(budget_id, 0), *is_covered).values(limit_nano=window.limit_nano + amount_nano)
     )
-    if amount_nano < 0 and not done.rowcount:
-        raise Conflict("the balance does not hold so much: it is spent, or held by running requests")
     if not done.rowcount:
-        connection.execute(
-            update(budget_window).where(*_is(budget_id, 0)).values(limit_nano=window.limit_nano + amount_nano)
-        )
-    connection.execute(
-        top_up.insert().values(
-            id=new_id("topup", clock), budget_id=budget_id, amount_nano=amount_nano, note=note,
-            at_us=microseconds(clock.now()),
-        )
-    )  # fmt: skip
-    return budget_id
+        raise Conflict("the balance does not hold so much: it is spent, or held by running requests")
+    return TopUp(id=made, budget_id=budget_id, is_new=True)
 
 
 def remove(connection: Connection, *, budget_id: str) -> str:
@@ -108,29 +126,42 @@ def remove(connection: Connection, *, budget_id: str) -> str:
     return budget_id
 
 
-def list_budgets(connection: Connection, *, clock: Clock, tenant_id: str | None = None) -> list[BudgetState]:
-    """Every budget with its present window."""
+def list_budgets(
+    connection: Connection, *, clock: Clock, tenant_id: str | None = None, budget_id: str | None = None,
+    after: str = "", limit: int | None = None,
+) -> list[BudgetState]:  # fmt: skip
+    """Budgets with their present windows, oldest first, after the id `after`."""
+    now_us = microseconds(clock.now())
+    month_us = window_start_us(BudgetKind.MONTHLY, now_us)
+    window = budget_window.c
+    is_present = (window.budget_id == budget.c.id) & (
+        window.window_us == case((budget.c.kind == BudgetKind.PREPAID.value, 0), else_=month_us)
+    )
     chosen = (
-        select(budget, tenant.c.name.label("tenant"), api_key.c.name.label("key_name"))
+        select(
+            budget, tenant.c.name.label("tenant"), api_key.c.name.label("key_name"), window.spent_nano,
+            window.held_nano, window.limit_nano.label("window_limit_nano"),
+        )
         .join(tenant, tenant.c.id == budget.c.tenant_id)
         .outerjoin(api_key, api_key.c.id == budget.c.key_id)
+        .outerjoin(budget_window, is_present)
+        .where(budget.c.id > after)
         .order_by(budget.c.id)
-    )
+        .limit(limit)
+    )  # fmt: skip
     if tenant_id is not None:
         chosen = chosen.where(budget.c.tenant_id == tenant_id)
-    found: list[BudgetState] = []
-    for row in connection.execute(chosen).all():
-        window_us = window_start_us(row.kind, microseconds(clock.now()))
-        window = connection.execute(select(budget_window).where(*_is(row.id, window_us))).first()
-        found.append(
-            BudgetState(
-                id=row.id, tenant=row.tenant, key=row.key_name, kind=BudgetKind(row.kind), window_us=window_us,
-                limit_nano=row.limit_nano if window is None else window.limit_nano,
-                spent_nano=0 if window is None else window.spent_nano,
-                held_nano=0 if window is None else window.held_nano, is_active=row.is_active,
-            )
-        )  # fmt: skip
-    return found
+    if budget_id is not None:
+        chosen = chosen.where(budget.c.id == budget_id)
+    return [
+        BudgetState(
+            id=row.id, tenant_id=row.tenant_id, tenant=row.tenant, key_id=row.key_id, key=row.key_name,
+            kind=BudgetKind(row.kind), window_us=window_start_us(row.kind, now_us),
+            limit_nano=row.limit_nano if row.window_limit_nano is None else row.window_limit_nano,
+            spent_nano=row.spent_nano or 0, held_nano=row.held_nano or 0, is_active=row.is_active,
+        )
+        for row in connection.execute(chosen)
+    ]  # fmt: skip
 
 
 def hold_money(

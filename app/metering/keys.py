@@ -216,12 +216,20 @@ def resolve_key(connection: Connection, key: str) -> KeyRecord:
 
 
 def list_keys(
-    connection: Connection, *, tenant_id: str | None = None, after: str = "", limit: int | None = None
-) -> list[KeyRecord]:
-    """Keys, oldest first, after the id `after`."""
-    chosen = _keys().where(api_key.c.id > after).order_by(api_key.c.id).limit(limit)
+    connection: Connection, *, tenant_id: str | None = None, after: str = "", limit: int | None = None,
+    is_admin: bool | None = None, is_alive: bool = False, is_newest_first: bool = False,
+) -> list[KeyRecord]:  # fmt: skip
+    """Keys, oldest first (or newest), after the id `after`; `is_alive` leaves revoked ones out."""
+    order = api_key.c.id.desc() if is_newest_first else api_key.c.id
+    chosen = _keys().order_by(order).limit(limit)
+    if after:
+        chosen = chosen.where(api_key.c.id < after if is_newest_first else api_key.c.id > after)
     if tenant_id is not None:
         chosen = chosen.where(api_key.c.tenant_id == tenant_id)
+    if is_admin is not None:
+        chosen = chosen.where(api_key.c.is_admin.is_(is_admin))
+    if is_alive:
+        chosen = chosen.where(api_key.c.revoked_us.is_(None))
     return [record_of(row) for row in connection.execute(chosen).mappings()]
 
 

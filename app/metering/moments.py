@@ -26,11 +26,16 @@ def moment_us(text: str, *, clock: Clock) -> int:
     now_us = microseconds(clock.now())
     if re.fullmatch(r"\d+[smhd]", text.strip()):
         return now_us + span_us(text)
+    found_us = instant_us(text)
+    if found_us <= now_us:
+        raise InvalidRequest(f"{text!r} has passed already")
+    return found_us
+
+
+def instant_us(text: str) -> int:
+    """Any moment: a date in ISO 8601 (UTC if it names no zone). Raises InvalidRequest."""
     try:
         moment = datetime.fromisoformat(text.strip())
     except ValueError as cause:
         raise InvalidRequest(f"{text!r} is no moment; write it as 90d or 2027-01-31") from cause
-    found_us = microseconds(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
-    if found_us <= now_us:
-        raise InvalidRequest(f"{text!r} has passed already")
-    return found_us
+    return microseconds(moment if moment.tzinfo else moment.replace(tzinfo=UTC))

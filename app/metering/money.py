@@ -6,6 +6,8 @@ from enum import StrEnum
 
 PICO_PER_NANO = 1000
 NANO = 10**9
+PICO = 10**12
+MILLION = 10**6
 
 
 class Meter(StrEnum):
@@ -45,3 +47,19 @@ def nano_of(text: str) -> int:
     if not nano.is_finite() or nano != int(nano) or abs(nano) >= 2**63:
         raise ValueError("an amount has at most nine decimal places")
     return int(nano)
+
+
+def pico_of(per_million: str) -> int:
+    """A price per million units, as a decimal number of the currency, in pico-units per unit. Raises ValueError."""
+    try:
+        pico = Decimal(per_million) * PICO / MILLION
+    except InvalidOperation as cause:
+        raise ValueError(f"{per_million!r} is no number") from cause
+    if not pico.is_finite() or pico < 0 or pico != int(pico) or pico >= 2**63:
+        raise ValueError("a price is at least 0 and has at most six decimal places")
+    return int(pico)
+
+
+def per_million_text(pico_per_unit: int) -> str:
+    """A price per million units as an exact decimal number: 150000 is 0.15."""
+    return decimal_text(pico_per_unit * (MILLION // PICO_PER_NANO))

@@ -200,6 +200,7 @@ top_up = Table(
     Column("amount_nano", BigInteger, nullable=False),
     Column("note", String(200), nullable=False),
     Column("at_us", BigInteger, nullable=False),
+    Column("reference_hash", String(64), nullable=True, unique=True),
 )
 
 budget_charge = Table(

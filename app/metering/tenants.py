@@ -4,7 +4,7 @@
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -85,9 +85,12 @@ def find_tenant(connection: Connection, name: str) -> TenantRecord:
     return record_of(row)
 
 
-def list_tenants(connection: Connection, *, after: str = "", limit: int | None = None) -> list[TenantRecord]:
-    """Tenants, oldest first, after the id `after`."""
-    rows = connection.execute(select(tenant).where(tenant.c.id > after).order_by(tenant.c.id).limit(limit))
+def list_tenants(
+    connection: Connection, *, after: str = "", limit: int | None = None, statuses: Collection[Status] = tuple(Status)
+) -> list[TenantRecord]:
+    """Tenants of these statuses, oldest first, after the id `after`."""
+    chosen = select(tenant).where(tenant.c.id > after, tenant.c.status.in_([one.value for one in statuses]))
+    rows = connection.execute(chosen.order_by(tenant.c.id).limit(limit))
     return [record_of(row) for row in rows.mappings()]
 
 
