@@ -1,6 +1,6 @@
 """POST /v1/estimate: how many tokens a request has, what it may cost, whether the budgets cover it. Nothing runs."""
 
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,9 +15,15 @@ from app.tasks.answering import Answering, AnsweringRequest, PreparedAnswering
 from app.tasks.classification import Classification, ClassificationRequest
 from app.tasks.embedding import Embedding, EmbeddingRequest
 from app.tasks.generation import Generation, GenerationRequest
+from app.tasks.ranking import Ranking, RankingRequest, Similarity, SimilarityRequest
+from app.tasks.tagging import Tagging, TaggingRequest
 from app.tasks.task import Prepared, Task
 from app.tasks.translation import Translation, TranslationRequest
+from app.tasks.unmasking import Unmasking, UnmaskingRequest
+from app.tasks.zero_shot import ZeroShot, ZeroShotRequest
 from app.text.truncation import Truncate
+
+V = TypeVar("V")
 
 
 class EstimateBody(BaseModel):
@@ -30,8 +36,19 @@ class EstimateBody(BaseModel):
     model: str = Field(description="Which model; GET /v1/models lists them.")
     input: Texts = Field(description="The prompts, the texts, or the questions.")
     context: Texts | None = Field(default=None, description="For questions: the text that answers.")
+    labels: Annotated[list[str], Field(min_length=1)] | None = Field(
+        default=None, description="For zero-shot classification: what would be chosen from."
+    )
+    query: str | None = Field(default=None, description="For ranking and similarity: what the texts are held against.")
     max_tokens: int | None = Field(default=16, ge=1, le=10**6, description="For prompts; null takes all that fits.")
     truncate: Truncate = TRUNCATE
+
+
+def needed(value: V | None, what: str) -> V:
+    """The field. Raises InvalidRequest when the model's task cannot do without it."""
+    if value is None:
+        raise InvalidRequest(f"the model needs {what}", field=what.partition(":")[0])
+    return value
 
 
 def asked_of(body: EstimateBody, task: TaskName) -> tuple[Task[Any, Any, Any], Any]:
@@ -46,15 +63,24 @@ def asked_of(body: EstimateBody, task: TaskName) -> tuple[Task[Any, Any, Any], A
         case TaskName.TRANSLATION:
             return Translation(), TranslationRequest(texts=texts, truncate=body.truncate)
         case TaskName.ANSWERING:
-            if body.context is None:
-                raise InvalidRequest("context is needed: the text that answers", field="context")
-            contexts = as_texts(body.context)
+            contexts = as_texts(needed(body.context, "context: the text that answers"))
             contexts = contexts * len(texts) if len(contexts) == 1 else contexts
             return Answering(), AnsweringRequest(questions=texts, contexts=contexts, truncate=body.truncate)
         case TaskName.EMBEDDING:
             return Embedding(), EmbeddingRequest(texts=texts, truncate=body.truncate)
-        case _:
-            raise InvalidRequest(f"there are no estimates for {task.value} yet", field="model")
+        case TaskName.UNMASKING:
+            return Unmasking(), UnmaskingRequest(texts=texts, truncate=body.truncate)
+        case TaskName.TAGGING:
+            return Tagging(), TaggingRequest(texts=texts, truncate=body.truncate)
+        case TaskName.ZERO_SHOT:
+            labels = as_texts(needed(body.labels, "labels: what would be chosen from"))
+            return ZeroShot(), ZeroShotRequest(texts=texts, labels=labels, truncate=body.truncate)
+        case TaskName.RANKING:
+            query = needed(body.query, "query: what the texts are ranked by")
+            return Ranking(), RankingRequest(query=query, texts=texts, truncate=body.truncate)
+        case TaskName.SIMILARITY:
+            query = needed(body.query, "query: what the texts are compared with")
+            return Similarity(), SimilarityRequest(source=query, texts=texts, truncate=body.truncate)
 
 
 def is_cut(prepared: Prepared) -> bool:

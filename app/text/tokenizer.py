@@ -51,6 +51,28 @@ class Tokenizer:
         """One id's own text, as far as it has one."""
         return cast("str", self._inner.decode([token_id]))
 
+    def piece(self, token_id: int) -> str:
+        """One id as it stands in the vocabulary, with the marks that join pieces to words."""
+        return cast("str", self._inner.convert_ids_to_tokens(token_id))
+
+    def joined(self, pieces: Sequence[str]) -> str:
+        """Pieces as text."""
+        return cast("str", self._inner.convert_tokens_to_string(list(pieces)))
+
+    def id_of(self, piece: str) -> int | None:
+        """The id of a piece of the vocabulary."""
+        return cast("dict[str, int]", self._inner.get_vocab()).get(piece)
+
+    @property
+    def mask_id(self) -> int | None:
+        """The token that hides another."""
+        return cast("int | None", self._inner.mask_token_id)
+
+    @property
+    def unknown_id(self) -> int | None:
+        """The token for what no piece spells."""
+        return cast("int | None", self._inner.unk_token_id)
+
     @property
     def eos_id(self) -> int | None:
         """The token that ends a text."""
@@ -71,9 +93,9 @@ class Tokenizer:
         """How many ids there are."""
         return len(self._inner)
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids, without special tokens."""
-        return cast("str", self._inner.decode(list(ids), skip_special_tokens=True))
+    def decode(self, ids: Sequence[int], *, keeps_special: bool = False) -> str:
+        """Text of ids, without special tokens unless they are wanted."""
+        return cast("str", self._inner.decode(list(ids), skip_special_tokens=not keeps_special))
 
 
 def auto_tokenizer() -> Any:
