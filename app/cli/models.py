@@ -77,7 +77,7 @@ def located(model: Model, settings: Settings, catalogue: Catalogue) -> Any:
 def list_all(as_json: AsJson = False) -> None:
     """Show the catalogue."""
     _, catalogue = or_exit(opened)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "id": model.id, "task": model.tasks[0].value, "family": model.family, "source": source_of(model),
             "enabled": model.is_enabled, "load": model.load.value, "licence": model.licence,
