@@ -64,6 +64,28 @@ async def test_the_openai_client_streams_what_it_gets_whole(server: Running) -> 
     assert first["input_tokens"] == usage.prompt_tokens
 
 
+async def test_an_evaluation_harness_reads_the_scores_of_its_own_tokens(server: Running) -> None:
+    ids = [[5, 6, 7, 8, 9], [11, 12]]
+    body = {"model": "tiny-gpt2", "prompt": ids, "max_tokens": 1, "temperature": 0, "logprobs": 1, "echo": True}
+    answer = (await server.client.post("/v1/completions", json=body)).json()
+    for choice, prompt in zip(answer["choices"], ids, strict=True):
+        found = choice["logprobs"]
+        assert len(found["tokens"]) == len(prompt) + 1
+        assert "".join(found["tokens"]) == choice["text"]
+        assert (found["token_logprobs"][0], found["top_logprobs"][0]) == (None, None)
+        for text, logprob, top in list(zip(*list(found.values())[:3], strict=True))[1:]:
+            assert top[text] >= logprob
+            assert 1 <= len(top) <= 2
+        assert found["token_logprobs"][-1] == max(found["top_logprobs"][-1].values()), "greedy, by float equality"
+    scored = (await server.client.post("/v1/completions", json=body | {"max_tokens": 0, "prompt": ids[0]})).json()
+    assert scored["choices"][0]["logprobs"]["token_logprobs"] == answer["choices"][0]["logprobs"]["token_logprobs"][:-1]
+    assert scored["usage"]["completion_tokens"] == 0
+    refused = await server.client.post("/v1/completions", json=body | {"max_tokens": 0, "echo": False})
+    assert refused.status_code == 400
+    counts = [(entry["input_tokens"], entry["output_tokens"]) for entry in await server.entries()]
+    assert counts == [(7, 2), (5, 0)]
+
+
 async def test_a_stop_string_ends_text_and_count(server: Running) -> None:
     body = {"model": "tiny-gpt2", "prompt": "hello", "max_tokens": 30, "temperature": 0}
     whole = (await server.client.post("/v1/completions", json=body)).json()["choices"][0]["text"]

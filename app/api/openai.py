@@ -23,7 +23,16 @@ from app.engine.jobs import Sampling
 from app.errors import EngineLost, InvalidRequest, UnsupportedParameter
 from app.metering.ledger import Receipt
 from app.serving import Serving
-from app.tasks.generation import Generation, GenerationRequest, Prompt, TextDelta, TextDone, TokenScore
+from app.tasks.generation import (
+    Generation,
+    GenerationRequest,
+    PreparedGeneration,
+    Prompt,
+    PromptScores,
+    TextDelta,
+    TextDone,
+    TokenScore,
+)
 from app.text.truncation import Truncate
 
 ROUTE = "/v1/completions"
@@ -51,7 +60,9 @@ class CompletionBody(BaseModel):
     prompt: str | Ids | Annotated[list[str] | list[Ids], Field(min_length=1)] = Field(
         description="A text, token ids, or a list of either."
     )
-    max_tokens: int | None = Field(default=16, ge=1, le=1_000_000, description="At most so many new tokens.")
+    max_tokens: int | None = Field(
+        default=16, ge=0, le=1_000_000, description="At most so many new tokens; 0 with echo."
+    )
     temperature: float | None = Field(default=1.0, ge=0, le=2, description="0 always takes the most probable token.")
     top_p: float | None = Field(default=1.0, gt=0, le=1, description="Draw from the most probable tokens up to this.")
     top_k: int | None = Field(default=0, ge=-1, le=1_000_000, description="Draw from so many tokens; 0 from all.")
@@ -78,8 +89,8 @@ def request_of(body: CompletionBody) -> GenerationRequest:
         raise UnsupportedParameter("suffix is not supported by these models; leave it out", field="suffix")
     if body.best_of is not None and body.best_of != (body.n or 1):
         raise UnsupportedParameter("best_of is only supported when it equals n", field="best_of")
-    if body.echo and body.logprobs is not None:
-        raise UnsupportedParameter("echo together with logprobs is not supported", field="echo")
+    if body.max_tokens == 0 and not body.echo:
+        raise InvalidRequest("max_tokens is at least 1 unless echo is set", field="max_tokens")
     stops = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
     if len(stops) > STOPS_MAX or any(not stop for stop in stops):
         raise InvalidRequest(f"stop takes one to {STOPS_MAX} texts, none of them empty", field="stop")
@@ -96,7 +107,8 @@ def request_of(body: CompletionBody) -> GenerationRequest:
     )  # fmt: skip
     return GenerationRequest(
         prompts=prompts_of(body), output_tokens_max=body.max_tokens, sampling=sampling, stops=stops,
-        choices=body.n or 1, logprobs=body.logprobs, ignore_eos=bool(body.ignore_eos), truncate=body.truncate,
+        choices=body.n or 1, logprobs=body.logprobs,
+        prompt_logprobs=body.logprobs if body.echo else None, ignore_eos=bool(body.ignore_eos), truncate=body.truncate,
     )  # fmt: skip
 
 
@@ -148,7 +160,10 @@ def reason_of(done: TextDone | None) -> str | None:
 
 
 def logprobs_json(scores: list[TokenScore], offset: int) -> dict[str, Any]:
-    """OpenAI's completions logprobs: parallel lists over tokens. The chosen token is always among its `top`."""
+    """OpenAI's completions logprobs: parallel lists over tokens. The chosen token is always among its `top`.
+
+    Of several ids with the same text the most probable one counts: the largest number in `top_logprobs` is the best's.
+    """
     offsets: list[int] = []
     for score in scores:
         offsets.append(offset)
@@ -156,9 +171,14 @@ def logprobs_json(scores: list[TokenScore], offset: int) -> dict[str, Any]:
     return {
         "tokens": [score.text for score in scores],
         "token_logprobs": [score.logprob for score in scores],
-        "top_logprobs": [dict(score.top) | {score.text: score.logprob} for score in scores],
+        "top_logprobs": [top_json(score) for score in scores],
         "text_offset": offsets,
     }
+
+
+def top_json(score: TokenScore) -> dict[str, float] | None:
+    """The most probable tokens and the chosen one; null for a prompt's first token."""
+    return None if score.logprob is None else {score.text: score.logprob} | dict(reversed(score.top))
 
 
 def usage_json(receipt: Receipt) -> dict[str, Any]:
@@ -191,18 +211,22 @@ class Completion:
             route=ROUTE, is_streaming=bool(self._body.stream),
         )  # fmt: skip
 
-    def _echo(self, index: int) -> str:
+    def _echo(self, index: int, prepared: PreparedGeneration) -> str:
+        if not self._body.echo:
+            return ""
         prompt = self._asked.prompts[index // self._asked.choices]
-        return prompt if self._body.echo and isinstance(prompt, str) else ""
+        return prompt if isinstance(prompt, str) else prepared.tokenizer.decode(prompt)
 
     async def whole(self) -> JSONResponse:
         """The answer as one JSON object."""
         count = len(self._asked.prompts) * self._asked.choices
-        choices = [Choice(index, self._echo(index)) for index in range(count)]
         async with self._open() as answer:
+            choices = [Choice(index, self._echo(index, answer.prepared)) for index in range(count)]
             async for found in answer.events():
                 choice = choices[found.index]
-                if isinstance(found, TextDelta):
+                if isinstance(found, PromptScores):
+                    choice.scores += found.scores
+                elif isinstance(found, TextDelta):
                     choice.text += found.text
                     choice.scores += found.scores
                 else:
@@ -222,13 +246,14 @@ class Completion:
         async with self._open() as answer:
             if self._body.echo:
                 for index in range(count):
-                    yield self._chunk([choice_json(index, self._echo(index), None, None)])
+                    yield self._chunk([choice_json(index, self._echo(index, answer.prepared), None, None)])
             async for found in answer.events():
-                if isinstance(found, TextDelta):
+                if not isinstance(found, TextDone):
                     offset = offsets.get(found.index, 0)
                     offsets[found.index] = offset + sum(len(score.text) for score in found.scores)
                     logprobs = logprobs_json(list(found.scores), offset) if found.scores else None
-                    yield self._chunk([choice_json(found.index, found.text, None, logprobs)])
+                    text = found.text if isinstance(found, TextDelta) else ""
+                    yield self._chunk([choice_json(found.index, text, None, logprobs)])
                     continue
                 ended += 1
                 last = choice_json(found.index, "", reason_of(found), None) | cause_json(found)

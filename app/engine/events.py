@@ -50,6 +50,19 @@ class TokenEvent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PromptEvent:
+    """Log-probabilities of the next tokens of a decode job's own prompt, in order from its second token on.
+
+    They come as the prompt is read, a chunk at a time, before any new token.
+    """
+
+    job_id: str
+    logprobs: tuple[float, ...]
+    top: tuple[tuple[tuple[int, float], ...], ...]
+    """Per token, as in TokenEvent; a token that is among the most probable ones has the very same number there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedEvent:
     """The scores of an encode job, or its guesses."""
 
@@ -84,4 +97,4 @@ class FailedEvent:
     times: JobTimes | None = field(default=None, compare=False)
 
 
-Event = TokenEvent | EncodedEvent | FinishedEvent | FailedEvent
+Event = TokenEvent | PromptEvent | EncodedEvent | FinishedEvent | FailedEvent

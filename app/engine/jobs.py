@@ -105,12 +105,14 @@ class DecodeJob:
     ids: tuple[int, ...]
     """Prompt ids, or the source's ids with their end-of-sentence. Never empty."""
     max_new_tokens: int
-    """At least 1. Prompt plus output fits the model's positions: the task has checked it, the engine checks again."""
+    """0 reads a prompt only (GPT-2). Prompt plus output fits the model's positions: the engine checks it again."""
     search: Sampling | BeamSearch = field(default_factory=Sampling)
     stop_ids: frozenset[int] = frozenset()
     """A token of these ends the row with `stop`; it is counted and emitted as the last id. Usually the model's eos."""
     logprobs: int | None = None
     """Report the log-probability of each token and of this many most probable ones; None reports none."""
+    prompt_logprobs: int | None = None
+    """The same of the prompt's tokens (GPT-2), all but the first, which nothing foretells."""
     tenant: str = ""
     weight: float = 1.0
     deadline_s: float | None = None

@@ -3,10 +3,10 @@
 import asyncio
 import dataclasses
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
-from app.engine.events import FinishedEvent, FinishReason, TokenEvent
+from app.engine.events import FinishedEvent, FinishReason, PromptEvent, TokenEvent
 from app.engine.jobs import DecodeJob, Sampling
 from app.engine.session import JobSession
 from app.errors import ContextLengthExceeded, EmptyInput, InvalidRequest
@@ -19,6 +19,7 @@ from app.text.tokenizer import Tokenizer
 from app.text.truncation import Truncate, cut
 
 Prompt = str | tuple[int, ...]
+Top = tuple[tuple[int, float], ...]
 BUDGET = "insufficient_quota"
 
 
@@ -28,11 +29,13 @@ class GenerationRequest:
 
     prompts: tuple[Prompt, ...]
     output_tokens_max: int | None = 16
-    """None takes all that the model's positions leave."""
+    """None takes all that the model's positions leave; 0 only reads the prompt."""
     sampling: Sampling = field(default_factory=Sampling)
     stops: tuple[str, ...] = ()
     choices: int = 1
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    """Report the prompt's own tokens too, each with this many most probable ones in its place."""
     ignore_eos: bool = False
     truncate: Truncate = Truncate.ERROR
 
@@ -46,15 +49,28 @@ class PreparedGeneration(Prepared):
     is_truncated: tuple[bool, ...]
     prompts: tuple[Prompt, ...]
     eos_ids: frozenset[int]
+    has_prompt_scores: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenScore:
-    """A token's text, its log-probability, and those of the most probable ones (text, logprob), best first."""
+    """A token's text, its log-probability, and those of the most probable ones (text, logprob), best first.
+
+    A token that is among the most probable ones has the very same number there.
+    """
 
     text: str
-    logprob: float
+    logprob: float | None
+    """None for a prompt's first token, which nothing foretells."""
     top: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptScores:
+    """The next tokens of a choice's prompt, as read (after truncation). All of them come before its first TextDelta."""
+
+    index: int
+    scores: tuple[TokenScore, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +98,8 @@ class Choice:
 
     def __init__(self, index: int, prepared: PreparedGeneration) -> None:
         self.index = index
+        self._prompt = prepared.jobs[index].ids
+        self._prompt_scored = 0
         self._tokenizer = prepared.tokenizer
         self._eos_ids = prepared.eos_ids
         self._text = Detokenizer(prepared.tokenizer.decode)
@@ -94,6 +112,17 @@ class Choice:
         """The stop string that ended this choice."""
         return self._stops.found
 
+    def score(self, logprobs: Sequence[float | None], top: Sequence[Top]) -> PromptScores:
+        """The prompt's next tokens."""
+        start = self._prompt_scored
+        self._prompt_scored += len(logprobs)
+        ids = self._prompt[start : self._prompt_scored]
+        return PromptScores(index=self.index, scores=tuple(map(self._score, ids, logprobs, top)))
+
+    def _score(self, token_id: int, logprob: float | None, top: Top) -> TokenScore:
+        texts = tuple((self._tokenizer.token(other), value) for other, value in top)
+        return TokenScore(text=self._tokenizer.token(token_id), logprob=logprob, top=texts)
+
     def push(self, event: TokenEvent, allowed: int) -> TextDelta:
         """The text of the first `allowed` tokens, up to a stop string. Tokens after it are not counted."""
         pieces: list[str] = []
@@ -101,9 +130,7 @@ class Choice:
         for place, token_id in enumerate(event.ids[:allowed]):
             self.tokens += 1
             if event.logprobs:
-                top = tuple((self._tokenizer.token(other), value) for other, value in event.top[place])
-                text = self._tokenizer.token(token_id)
-                scores.append(TokenScore(text=text, logprob=event.logprobs[place], top=top))
+                scores.append(self._score(token_id, event.logprobs[place], event.top[place]))
             if token_id not in self._eos_ids:
                 pieces.append(self._stops.push(self._text.push((token_id,))))
             if self.stop is not None:
@@ -143,7 +170,8 @@ class Generation:
             DecodeJob(
                 id=f"{caller.request_id}-{place * request.choices + choice}", model=resident.model.id, ids=ids,
                 max_new_tokens=self._room(len(ids), request, resident), search=seeded(request.sampling, choice),
-                stop_ids=eos_ids, logprobs=request.logprobs, tenant=caller.tenant, weight=caller.weight,
+                stop_ids=eos_ids, logprobs=request.logprobs, prompt_logprobs=request.prompt_logprobs,
+                tenant=caller.tenant, weight=caller.weight,
             )
             for place, ids in enumerate(kept)
             for choice in range(request.choices)
@@ -153,7 +181,7 @@ class Generation:
             is_output_asked=request.output_tokens_max is not None,
             characters=sum(len(prompt) for prompt in request.prompts if isinstance(prompt, str)),
             is_cut_anywhere=True, tokenizer=resident.tokenizer, stops=request.stops, prompts=request.prompts,
-            eos_ids=eos_ids,
+            eos_ids=eos_ids, has_prompt_scores=request.prompt_logprobs is not None,
             is_truncated=tuple(len(a) != len(b) for a, b in zip(rows, kept, strict=True)),
         )  # fmt: skip
 
@@ -194,10 +222,15 @@ class Generation:
             raise InvalidRequest(f"max_tokens is at most {limit} for {resident.model.id}", field="max_tokens")
         return min(wanted, limit or wanted)
 
-    async def events(self, prepared: PreparedGeneration, session: JobSession) -> AsyncIterator[TextDelta | TextDone]:
+    async def events(
+        self, prepared: PreparedGeneration, session: JobSession
+    ) -> AsyncIterator[PromptScores | TextDelta | TextDone]:
         """See Task.events."""
         place_of = places(prepared.jobs)
         choices = {job.id: Choice(index, prepared) for index, job in enumerate(prepared.jobs)}
+        if prepared.has_prompt_scores:
+            for choice in choices.values():
+                yield choice.score([None], [()])
         async for event in events_of(session):
             choice = choices[event.job_id]
             if choice.is_over:
@@ -218,6 +251,8 @@ class Generation:
                     if rest := choice.finish():
                         yield TextDelta(index=choice.index, text=rest)
                     yield TextDone(index=choice.index, reason=FinishReason.LENGTH, cause=BUDGET)
+            elif isinstance(event, PromptEvent):
+                yield choice.score(event.logprobs, event.top)
             elif isinstance(event, FinishedEvent):
                 rest = choice.finish()
                 if rest:

@@ -33,6 +33,7 @@ class Tokenizer:
             self._inner: Any = auto_tokenizer().from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError) as cause:
             raise VerificationFailed(f"{folder} has no tokenizer that can be read: {cause}") from cause
+        self._texts: dict[int, str] = {}
 
     def encode(self, text: str, pair: str | None = None) -> Encoding:
         """All of the text, with the special tokens that the model expects."""
@@ -49,7 +50,9 @@ class Tokenizer:
 
     def token(self, token_id: int) -> str:
         """One id's own text, as far as it has one."""
-        return cast("str", self._inner.decode([token_id]))
+        if token_id not in self._texts:
+            self._texts[token_id] = self._inner.decode([token_id])
+        return self._texts[token_id]
 
     def piece(self, token_id: int) -> str:
         """One id as it stands in the vocabulary, with the marks that join pieces to words."""

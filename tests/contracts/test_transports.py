@@ -15,7 +15,16 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from app.clock import SystemClock
 from app.engine.client import EngineClient
-from app.engine.events import EncodedEvent, Event, FailedEvent, FinishedEvent, FinishReason, JobUsage, TokenEvent
+from app.engine.events import (
+    EncodedEvent,
+    Event,
+    FailedEvent,
+    FinishedEvent,
+    FinishReason,
+    JobUsage,
+    PromptEvent,
+    TokenEvent,
+)
 from app.engine.jobs import BeamSearch, DecodeJob, EncodeJob, Head, Job, ModelSpec, Sampling
 from app.engine.session import open_jobs
 from app.engine.settings import EngineSettings
@@ -214,6 +223,46 @@ async def test_logprobs_name_the_chosen_token_first_when_greedy(engine: EngineCl
         for token, logprob, top in zip(event.ids, event.logprobs, event.top, strict=True):
             assert len(top) == 3
             assert top[0] == (token, logprob)
+
+
+@cache
+def scored(folder: Path, prompt: tuple[int, ...]) -> torch.Tensor:
+    """transformers' log-probabilities (positions, vocabulary) of what follows each token."""
+    theirs: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    return theirs(torch.tensor([prompt])).logits[0].detach().log_softmax(-1)
+
+
+@pytest.mark.parametrize("count", [0, 3])
+async def test_a_prompt_is_scored_as_transformers_does_in_chunks_and_in_company(
+    engine: EngineClient, checkpoints: dict[str, Path], count: int
+) -> None:
+    prompts = [tuple(prompt) for prompt in random_prompts(6, vocabulary=300, length_max=50)] + [(7,)]
+    jobs = [decode(f"{n}", list(prompt), count, prompt_logprobs=2, logprobs=1) for n, prompt in enumerate(prompts)]
+    found = await asyncio.gather(*(collect(engine, job) for job in jobs))
+    for prompt, events in zip(prompts, found, strict=True):
+        parts = [event for event in events if isinstance(event, PromptEvent)]
+        assert events[: len(parts)] == parts, "the prompt's scores come before the first new token"
+        logprobs = [value for part in parts for value in part.logprobs]
+        tops = [top for part in parts for top in part.top]
+        known = scored(checkpoints["tiny-gpt2"], prompt)
+        assert len(logprobs) == len(tops) == len(prompt) - 1
+        for place, (token, logprob, top) in enumerate(zip(prompt[1:], logprobs, tops, strict=True)):
+            assert logprob == pytest.approx(float(known[place, token]), abs=1e-4)
+            assert [other for other, _ in top] == known[place].topk(2).indices.tolist()
+            assert [value for _, value in top] == pytest.approx(known[place].topk(2).values.tolist(), abs=1e-4)
+            assert dict(top).get(token, logprob) == logprob, "the same float, so that clients may compare"
+        assert len(tokens_of(events)) == count
+        last = events[-1]
+        assert isinstance(last, FinishedEvent)
+        assert last.usage == JobUsage(input_tokens=len(prompt), output_tokens=count)
+        assert last.reason is FinishReason.LENGTH
+    assert any(len([e for e in events if isinstance(e, PromptEvent)]) > 1 for events in found), "some were chunked"
+
+
+async def test_a_source_has_no_scores_and_nothing_to_only_read(engine: EngineClient) -> None:
+    for bad in ({"prompt_logprobs": 1}, {"count": 0}):
+        job = decode("x", [5, 0], bad.get("count", 3), model="tiny-marian", prompt_logprobs=bad.get("prompt_logprobs"))
+        assert isinstance(failure_of(await collect(engine, job)), InvalidRequest)
 
 
 async def test_cancelling_one_row_leaves_its_neighbour_unchanged(engine: EngineClient) -> None:

@@ -32,6 +32,11 @@ class Decoder:
         """Of each slot, the last token of its source; the beams of a row share one."""
 
     @property
+    def reads_prompts(self) -> bool:
+        """Whether a job's ids are what the decoder itself reads; Marian's are its encoder's."""
+        return isinstance(self.family, Gpt2)
+
+    @property
     def memory_bytes(self) -> int:
         """Bytes of the caches."""
         return self.cache.memory_bytes + (self.source.memory_bytes if self.source else 0)
@@ -56,14 +61,20 @@ class Decoder:
 
     def step(self, feeds: Sequence[Feed]) -> torch.Tensor:
         """One forward → scores (feeds, vocabulary) in fp32 after the last token of each feed."""
+        return self.scores(self.forward(feeds), feeds)
+
+    def forward(self, feeds: Sequence[Feed]) -> torch.Tensor:
+        """Hidden states (tokens, width) after each fed token, in the feeds' order."""
         device = self.family.device
         tokens = StepTokens([Span(feed.slot, feed.start, len(feed.ids)) for feed in feeds], device)
         ids = torch.tensor([i for feed in feeds for i in feed.ids], device=device)
         if isinstance(self.family, Marian):
             assert self.source is not None, "Marian has a source cache. This is a bug."
             sources = StepTokens([self._sources[feed.slot] for feed in feeds for _ in feed.ids], device)
-            hidden = self.family.forward(ids, tokens, self.cache, self.source, sources)
-        else:
-            hidden = self.family.forward(ids, tokens, self.cache)
-        last = torch.tensor([len(feed.ids) for feed in feeds], device=device).cumsum(0) - 1
+            return self.family.forward(ids, tokens, self.cache, self.source, sources)
+        return self.family.forward(ids, tokens, self.cache)
+
+    def scores(self, hidden: torch.Tensor, feeds: Sequence[Feed]) -> torch.Tensor:
+        """Hidden states (tokens, width) of `feeds` → scores (feeds, vocabulary) in fp32 after each one's last token."""
+        last = torch.tensor([len(feed.ids) for feed in feeds], device=hidden.device).cumsum(0) - 1
         return self.family.logits(hidden[last])

@@ -57,13 +57,14 @@ class Open:
     output_tokens: int = 0
     tokens_read: int = 0
     """Taken by the reader and not yet told to the engine."""
+    has_delivered: bool = False
     is_resumed: bool = False
     is_cancelled: bool = False
 
     @property
     def usage(self) -> JobUsage:
         """What is known of it when the engine is no longer there to tell."""
-        if not self.output_tokens:
+        if not self.has_delivered:
             return JobUsage()
         return JobUsage(input_tokens=len(self.job.ids), output_tokens=self.output_tokens)
 
@@ -285,6 +286,7 @@ class ChildEngine:
             return
         if isinstance(event, TokenEvent):
             opened.output_tokens += len(event.ids)
+        opened.has_delivered = True
         opened.channel.put(event)
 
     def _end(self, opened: Open, event: FinishedEvent | FailedEvent) -> None:
@@ -311,7 +313,7 @@ class ChildEngine:
             job_id = opened.job.id
             if opened.is_cancelled:
                 self._end(opened, FinishedEvent(job_id=job_id, reason=FinishReason.CANCELLED, usage=opened.usage))
-            elif opened.output_tokens or opened.is_resumed:
+            elif opened.has_delivered or opened.is_resumed:
                 self._end(opened, FailedEvent(job_id=job_id, error=EngineLost(), usage=opened.usage))
             else:
                 opened.is_resumed, opened.handle = True, next(self._numbers)

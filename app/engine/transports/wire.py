@@ -20,6 +20,7 @@ from app.engine.events import (
     FinishReason,
     JobTimes,
     JobUsage,
+    PromptEvent,
     TokenEvent,
 )
 from app.engine.jobs import DecodeJob, EncodeJob, ModelSpec
@@ -118,7 +119,15 @@ class Failed(Struct, array_like=True, tag=4):
     times: JobTimes | None = None
 
 
-WireEvent = Tokens | Encoded | Finished | Failed
+class PromptTokens(Struct, array_like=True, tag=5):
+    """A PromptEvent."""
+
+    handle: int
+    logprobs: tuple[float, ...]
+    top: tuple[tuple[tuple[int, float], ...], ...]
+
+
+WireEvent = Tokens | Encoded | Finished | Failed | PromptTokens
 
 
 class Batch(Struct, array_like=True, tag=1):
@@ -185,6 +194,8 @@ def to_wire(handle: int, event: Event) -> WireEvent:
     match event:
         case TokenEvent():
             return Tokens(handle, event.ids, event.logprobs, event.top)
+        case PromptEvent():
+            return PromptTokens(handle, event.logprobs, event.top)
         case EncodedEvent():
             return Encoded(handle, event.scores, event.top)
         case FinishedEvent():
@@ -198,6 +209,8 @@ def from_wire(job_id: str, event: WireEvent) -> Event:
     match event:
         case Tokens():
             return TokenEvent(job_id=job_id, ids=event.ids, logprobs=event.logprobs, top=event.top)
+        case PromptTokens():
+            return PromptEvent(job_id=job_id, logprobs=event.logprobs, top=event.top)
         case Encoded():
             return EncodedEvent(job_id=job_id, scores=event.scores, top=event.top)
         case Finished():

@@ -1,0 +1,245 @@
+"""The decoders' steps: rows are seated in slots, fed as planned, and advance by the tokens that they draw."""
+
+import logging
+from collections.abc import Callable
+
+import torch
+
+from app.clock import Clock
+from app.engine.compute.beams import Beams
+from app.engine.compute.decode import Decoder, Feed
+from app.engine.compute.models import Resident
+from app.engine.compute.prompts import score_prompt
+from app.engine.compute.sampling import Sampler, draw
+from app.engine.events import Event, FailedEvent, FinishedEvent, FinishReason, PromptEvent, TokenEvent
+from app.engine.jobs import BeamSearch, DecodeJob, Job
+from app.engine.lane import Lane
+from app.engine.schedule.plan import StepPlan, plan_step
+from app.engine.schedule.row import Phase, Row
+from app.engine.settings import EngineSettings
+from app.errors import InternalError, TollgateError
+
+log = logging.getLogger(__name__)
+
+
+class DecodeLane(Lane):
+    """A decoder, its line and its rows."""
+
+    def __init__(
+        self, *, resident: Resident, decoder: Decoder, settings: EngineSettings, clock: Clock,
+        emit: Callable[[Event], None],
+    ) -> None:  # fmt: skip
+        super().__init__(resident=resident, settings=settings, clock=clock, emit=emit)
+        self.decoder = decoder
+        self._rows: list[Row] = []
+        self._choosers: dict[str, Sampler | Beams] = {}
+        self._paused: set[str] = set()
+
+    @property
+    def running(self) -> int:
+        """See Lane.running."""
+        return len(self._rows)
+
+    @property
+    def kv_usage(self) -> float:
+        """See Lane.kv_usage."""
+        return 1 - len(self.decoder.slots_free) / self.decoder.slots
+
+    def cancel(self, job_id: str) -> None:
+        """See Lane.cancel."""
+        super().cancel(job_id)
+        for row in [row for row in self._rows if row.job.id == job_id]:
+            self._finish(row, FinishReason.CANCELLED)
+
+    def pause(self, job_id: str, *, is_paused: bool) -> None:
+        """A slow reader's row keeps its slots and is fed nothing until it resumes."""
+        is_seated = any(row.job.id == job_id for row in self._rows)
+        (self._paused.add if is_paused and is_seated else self._paused.discard)(job_id)
+
+    def drop(self, error: TollgateError) -> None:
+        """See Lane.drop."""
+        super().drop(error)
+        for row in list(self._rows):
+            self._end(row, FailedEvent(job_id=row.job.id, error=error, usage=row.usage))
+
+    def step(self) -> bool:
+        """See Lane.step."""
+        self._seat()
+        plan = plan_step(
+            [row for row in self._rows if row.job.id not in self._paused], step_tokens=self._settings.step_tokens
+        )
+        if not plan:
+            return False
+        began_s = self._clock.monotonic_s()
+        try:
+            feeds = [feed for step in plan for feed in feeds_of(step.row, step.count, self._choosers)]
+            hidden = self.decoder.forward(feeds)
+            scores = self.decoder.scores(hidden, feeds)
+        except Exception:
+            log.exception("a step of %d rows failed on %s", len(plan), self.resident.loaded.id)
+            for step in plan:
+                self._fail(step.row)
+            return True
+        self._score_prompts(plan, hidden)
+        self._apply(plan, scores)
+        tokens = sum(step.count for step in plan)
+        self.tally.step(rows=len(plan), tokens=tokens, seconds=self._clock.monotonic_s() - began_s)
+        return True
+
+    def _seat(self) -> None:
+        """Give slots to waiting jobs in fair order while there are any."""
+        seated: list[Row] = []
+        while True:
+            free = len(self.decoder.slots_free)
+            job = self.waiting.take(lambda job: slots_needed(job) <= free)  # noqa: B023
+            if job is None:
+                break
+            assert isinstance(job, DecodeJob), "a decoder's line holds decode jobs. This is a bug."
+            row = Row(job=job, prompt=self.decoder.prompt_of(job.ids))
+            row.slots = tuple(self.decoder.slots_free.pop() for _ in range(row.slots_needed))
+            row.phase = Phase.PREFILLING
+            self._choosers[job.id] = self._chooser(job)
+            self.waiting.charge(job.tenant, job.weight, len(job.ids))
+            self.tally.seat(job.id, self._clock.monotonic_s())
+            seated.append(row)
+        self._rows.extend(seated)
+        try:
+            self.decoder.read_sources([(row.slots, row.job.ids) for row in seated])
+        except Exception:
+            log.exception("reading %d sources failed on %s", len(seated), self.resident.loaded.id)
+            for row in seated:
+                self._fail(row)
+
+    def _chooser(self, job: DecodeJob) -> Sampler | Beams:
+        resident = self.resident
+        if isinstance(job.search, BeamSearch):
+            return Beams(
+                search=job.search, tokens_max=job.max_new_tokens, stop_ids=job.stop_ids, banned=resident.banned,
+                forced_last_id=resident.forced_last_id,
+            )  # fmt: skip
+        return Sampler(job.search, job.ids, logprobs=job.logprobs, banned=resident.banned)
+
+    def _score_prompts(self, plan: StepPlan, hidden: torch.Tensor) -> None:
+        """Report the log-probabilities of the prompt tokens that the fed ones foretell, where a job asks for them."""
+        place = 0
+        for step in plan:
+            row, top = step.row, step.row.job.prompt_logprobs
+            is_prompt = row.phase is Phase.PREFILLING
+            if is_prompt and top is not None:
+                targets = row.prompt[row.fed + 1 : row.fed + step.count + 1]
+                try:
+                    found = score_prompt(self.decoder, hidden[place : place + len(targets)], targets, top=top)
+                except Exception:
+                    log.exception("a prompt could not be scored on %s", row.job.model)
+                    self._fail(row)
+                else:
+                    if targets:
+                        self._emit(PromptEvent(job_id=row.job.id, logprobs=found.logprobs, top=found.top))
+            place += step.count if is_prompt else len(row.slots)
+
+    def _apply(self, plan: StepPlan, scores: torch.Tensor) -> None:
+        """Advance each row that has fed all it had: sampled rows together, then each row's beams."""
+        place = 0
+        sampled: list[tuple[Row, int]] = []
+        searched: list[tuple[Row, Beams, torch.Tensor]] = []
+        for step in plan:
+            row = step.row
+            count = len(row.slots) if row.phase is Phase.DECODING else 1
+            if row.phase is Phase.FINISHED:  # its prompt could not be scored
+                place += count
+                continue
+            chooser = self._choosers[row.job.id]
+            if step.completes:
+                row.phase = Phase.DECODING
+                if row.job.max_new_tokens == 0:
+                    self._finish(row, FinishReason.LENGTH)
+                elif isinstance(chooser, Beams):
+                    searched.append((row, chooser, scores[place : place + count]))
+                else:
+                    sampled.append((row, place))
+            place += count
+            row.fed += step.count
+        if sampled:
+            self._draw([row for row, _ in sampled], scores[[place for _, place in sampled]])
+        for row, beams, found in searched:
+            try:
+                self._advance_beams(row, beams, found)
+            except Exception:
+                log.exception("a row failed on %s", self.resident.loaded.id)
+                self._fail(row)
+
+    def _draw(self, rows: list[Row], scores: torch.Tensor) -> None:
+        """The next token of each of `rows`, from scores (rows, vocabulary)."""
+        samplers: list[Sampler] = []
+        for row in rows:
+            chooser = self._choosers[row.job.id]
+            assert isinstance(chooser, Sampler), "rows with beams advance by themselves. This is a bug."
+            samplers.append(chooser)
+        is_last = [len(row.produced) + 1 == row.job.max_new_tokens for row in rows]
+        now_s = self._clock.monotonic_s()
+        drawn = draw(samplers, scores, [self.resident.forced_last_id if last else None for last in is_last])
+        for row, token, last in zip(rows, drawn, is_last, strict=True):
+            if token is None:
+                log.error("job %s on %s ends: its scores are not finite", row.job.id, self.resident.loaded.id)
+                self._fail(row)
+                continue
+            row.produced.append(token.id)
+            self.tally.produce(row.job.id, now_s)
+            self.waiting.charge(row.job.tenant, row.job.weight, 1)
+            self._emit(
+                TokenEvent(
+                    job_id=row.job.id,
+                    ids=(token.id,),
+                    logprobs=(token.logprob,) if token.logprob is not None else (),
+                    top=(token.top,) if token.logprob is not None else (),
+                )
+            )
+            if token.id in row.job.stop_ids:
+                self._finish(row, FinishReason.STOP)
+            elif last:
+                self._finish(row, FinishReason.LENGTH)
+
+    def _advance_beams(self, row: Row, beams: Beams, scores: torch.Tensor) -> None:
+        self.tally.produce(row.job.id, self._clock.monotonic_s())
+        parents = beams.advance(scores)
+        self.waiting.charge(row.job.tenant, row.job.weight, len(row.slots))
+        if beams.is_done:
+            row.produced = list(beams.best)
+            self._emit(TokenEvent(job_id=row.job.id, ids=tuple(row.produced)))
+            has_stopped = bool(row.produced) and row.produced[-1] in row.job.stop_ids
+            self._finish(row, FinishReason.STOP if has_stopped else FinishReason.LENGTH)
+            return
+        row.produced = beams.sequences[0]
+        moved = [(row.slots[parent], slot) for parent, slot in zip(parents, row.slots, strict=True)
+                 if row.slots[parent] != slot]  # fmt: skip
+        if moved:
+            self.decoder.cache.copy_slots([source for source, _ in moved], [target for _, target in moved], row.fed)
+
+    def _finish(self, row: Row, reason: FinishReason) -> None:
+        self._end(row, FinishedEvent(job_id=row.job.id, reason=reason, usage=row.usage))
+
+    def _fail(self, row: Row) -> None:
+        if row in self._rows:
+            self._end(row, FailedEvent(job_id=row.job.id, error=InternalError(), usage=row.usage))
+
+    def _end(self, row: Row, event: FinishedEvent | FailedEvent) -> None:
+        row.phase = Phase.FINISHED
+        self._rows.remove(row)
+        self._choosers.pop(row.job.id, None)
+        self._paused.discard(row.job.id)
+        self.decoder.slots_free.extend(row.slots)
+        self._leave(event)
+
+
+def slots_needed(job: Job) -> int:
+    """Cache places that a job takes: one, or one a beam."""
+    return job.search.beams if isinstance(job, DecodeJob) and isinstance(job.search, BeamSearch) else 1
+
+
+def feeds_of(row: Row, count: int, choosers: dict[str, Sampler | Beams]) -> list[Feed]:
+    """What a planned step feeds: the next `count` tokens of the row, or the last token of each of its beams."""
+    chooser = choosers[row.job.id]
+    if isinstance(chooser, Beams) and row.phase is Phase.DECODING:
+        return [Feed(s, row.fed, (tokens[-1],)) for s, tokens in zip(row.slots, chooser.sequences, strict=True)]
+    tokens = (*row.prompt, *row.produced)
+    return [Feed(row.slots[0], row.fed, tokens[row.fed : row.fed + count])]
