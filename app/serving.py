@@ -36,8 +36,8 @@ class Answer(Generic[E, P]):
     ) -> None:
         self.request_id = request_id
         self.prepared = prepared
-        self.is_ended = False
-        """Its key was revoked: nothing more of it leaves."""
+        self.ended_by: TollgateError | None = None
+        """Why nothing more of it leaves: its key was revoked, or the replica's time to drain is over."""
         self._events = events
         self._session = session
         self._reservation = reservation
@@ -45,20 +45,20 @@ class Answer(Generic[E, P]):
     async def events(self) -> AsyncIterator[E]:
         """Results as they come; each is noted as delivered before it leaves, so that no crash gives it away.
 
-        Raises KeyRevoked when the key has ended meanwhile.
+        Raises `ended_by` when somebody has ended it meanwhile.
         """
         try:
             async for event in self._events:
-                if self.is_ended:
+                if self.ended_by is not None:
                     break
                 self._reservation.note(self.delivered())
                 yield event
         except TollgateError as error:
-            if self.is_ended:
-                raise KeyRevoked from error
+            if self.ended_by is not None:
+                raise self.ended_by from error
             raise
-        if self.is_ended:
-            raise KeyRevoked
+        if self.ended_by is not None:
+            raise self.ended_by
 
     def delivered(self) -> Usage:
         """What has left so far."""
@@ -97,8 +97,13 @@ class Serving:
         self.clock = clock
         self.engine = engine
         self.metrics = metrics
+        self.is_leaving = False
+        """Told to end: not ready, but what comes is still served, until balancers have noticed."""
         self.is_draining = False
+        """What comes is refused; what runs goes on."""
         self.is_started = False
+        self.began_s = clock.monotonic_s()
+        self._answers: set[Answer[Any, Any]] = set()
         self._authenticator = authenticator
         self._limits = limits
         self._gate = gate
@@ -108,7 +113,7 @@ class Serving:
     @property
     def reason_unready(self) -> str | None:
         """Why requests should go elsewhere; None when they should come."""
-        if self.is_draining:
+        if self.is_leaving:
             return "draining"
         if not self.engine.stats().is_alive:
             return "the engine is down"
@@ -167,11 +172,13 @@ class Serving:
                         task, request, place.model, principal, request_id, route, is_streaming, watched
                     ) as answer,
                 ):
-                    watcher = asyncio.create_task(self._cancel_when(revoked, answer))
+                    watcher = asyncio.create_task(self._end_when(revoked, answer))
+                    self._answers.add(answer)
                     try:
                         yield answer
                     finally:
                         watcher.cancel()
+                        self._answers.discard(answer)
                         watched.tokens(answer.prepared.input_tokens, answer.prepared.delivered_tokens)
                         watched.output_tokens_asked = answer.prepared.output_tokens_max
             except TollgateError as error:
@@ -231,12 +238,24 @@ class Serving:
             output_tokens_held=HOLD_TOKENS if prepared.is_cut_anywhere else None, replica_id=self._replica_id,
         )  # fmt: skip
 
-    async def _cancel_when(self, revoked: asyncio.Event, answer: Answer[Any, Any]) -> None:
+    async def end(self, answer: Answer[Any, Any], error: TollgateError) -> None:
+        """Let nothing more of an answer leave; its reader is told why, and it is settled as far as it came."""
+        if answer.ended_by is None:
+            answer.ended_by = error
+            for job in answer.prepared.jobs:
+                await self.engine.cancel(job.id)
+
+    async def cut_off(self) -> None:
+        """The time to drain is over: end what still runs."""
+        if self._answers:
+            log.warning("the time to drain is over; %d requests are cut off and settled", len(self._answers))
+        for answer in list(self._answers):
+            await self.end(answer, Draining("This replica shut down before the answer was whole; try again."))
+
+    async def _end_when(self, revoked: asyncio.Event, answer: Answer[Any, Any]) -> None:
         await revoked.wait()
         log.info("request %s ends: its key was revoked", answer.request_id)
-        answer.is_ended = True
-        for job in answer.prepared.jobs:
-            await self.engine.cancel(job.id)
+        await self.end(answer, KeyRevoked())
 
 
 def note(watched: Watched, event: Event) -> None:

@@ -42,6 +42,8 @@ class AccessLog:
                 if (principal := scope["state"].get("principal")) is not None:
                     shown = limit_headers(serving_of(request).standing(principal))
                     headers += [(name.encode(), value.encode()) for name, value in shown.items()]
+                if serving_of(request).is_leaving:
+                    headers.append((b"connection", b"close"))
                 message["headers"] = headers
             await send(message)
 

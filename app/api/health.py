@@ -22,10 +22,18 @@ async def livez() -> dict[str, str]:
 @router.get("/startupz", summary="Is the start over")
 async def startupz(serving: Rooms) -> JSONResponse:
     """200 once every model of the start was loaded or has failed; until then 503 with how far it is."""
-    wanted = [place for place in serving.residency.places if place.model.load is LoadPolicy.START]
-    done = sum(place.state in (State.RESIDENT, State.FAILED) for place in wanted)
-    phase = "started" if serving.is_started else "loading models"
-    body = {"phase": phase, "models_loaded": done, "models": len(wanted)}
+    places = serving.residency.places
+    wanted = [place for place in places if place.model.load is LoadPolicy.START]
+    loading = next((place.model.id for place in places if place.state is State.LOADING), None)
+    if serving.is_started:
+        phase = "started"
+    else:
+        phase = "loading models" if serving.engine.stats().is_alive else "starting the engine"
+    body = {
+        "phase": phase, "model": loading, "models": len(wanted),
+        "models_loaded": sum(place.state in (State.RESIDENT, State.FAILED) for place in wanted),
+        "elapsed_s": round(serving.clock.monotonic_s() - serving.began_s, 3),
+    }  # fmt: skip
     return JSONResponse(body, 200 if serving.is_started else 503)
 
 

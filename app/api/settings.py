@@ -15,6 +15,12 @@ class ApiSettings(BaseModel):
         default_factory=list, description="Networks of proxies whose X-Forwarded-For tells the caller's address."
     )
     body_bytes_max: int = Field(default=2 * 2**20, ge=1024, description="Largest request body.")
-    drain_s: float = Field(default=30.0, ge=0, description="How long running requests may go on after SIGTERM.")
+    drain_delay_s: float = Field(
+        default=0.0, ge=0, description="How long requests are still accepted after SIGTERM, while /readyz already says "
+        "no: longer than a balancer takes to notice. 0 without a balancer."
+    )  # fmt: skip
+    drain_s: float = Field(
+        default=30.0, ge=0, description="How long running requests may then go on, before they are cut off and settled."
+    )
     keep_alive_s: float = Field(default=15.0, gt=0, description="Silence in a stream after which a comment is sent.")
     request_timeout_s: float = Field(default=600.0, gt=0, description="Longest a request may take, streams included.")

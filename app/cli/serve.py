@@ -2,10 +2,14 @@
 
 import asyncio
 import logging
+import math
+import os
 import socket
+import threading
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 import uvicorn
@@ -15,12 +19,35 @@ from app.errors import TollgateError
 from app.observability import logs
 from app.settings import Settings, load_settings, printed
 
+if TYPE_CHECKING:
+    from app.serving import Serving
+
+
+CUT_OFF_S = 8.0
+"""How long requests that are cut off may take to settle and say goodbye."""
+ABORT_S = 3.0
+
 
 class Server(uvicorn.Server):
-    """Tells the road that it drains as soon as a signal asks for the end, and greets when it has begun."""
+    """Leaves in steps when it is asked to end, and greets when it has begun.
+
+    Not ready at once, but accepting for `drain_delay_s`; then it accepts nothing more, and what runs may go on for
+    `drain_s`; what still runs then is cut off and settled. The exit code is 0. A second signal ends at once, with 1:
+    what ran is settled by the next start.
+    """
 
     greet: Callable[[], Coroutine[Any, Any, None]] | None = None
     _greeting: asyncio.Task[None] | None = None
+    _asked_s: float | None = None
+
+    def __init__(self, config: uvicorn.Config, *, drain_delay_s: float, drain_s: float) -> None:
+        super().__init__(config)
+        self._drain_delay_s = drain_delay_s
+        self._drain_s = drain_s
+
+    @property
+    def _serving(self) -> "Serving | None":
+        return getattr(cast("Any", self.config.app).state, "serving", None)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn."""
@@ -29,12 +56,41 @@ class Server(uvicorn.Server):
             self._greeting = asyncio.create_task(self.greet())
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """Drain and end with code 0; a second signal ends at once. (uvicorn would die of the signal after its work.)"""
-        serving = getattr(cast("Any", self.config.app).state, "serving", None)
-        if serving is not None:
-            serving.is_draining = True
-        self.force_exit = self.should_exit
-        self.should_exit = True
+        """The first signal begins to leave, the second aborts. (uvicorn would die of the signal after its work.)"""
+        if self._asked_s is not None:
+            self.force_exit = self.should_exit = True
+            threading.Timer(ABORT_S, os._exit, (1,)).start()
+            return
+        self._asked_s = time.monotonic()
+        if (serving := self._serving) is not None:
+            serving.is_leaving = True
+        if not self.started:
+            self.should_exit = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """See uvicorn: asked ten times a second whether to shut down."""
+        if self._asked_s is not None and time.monotonic() - self._asked_s >= self._drain_delay_s:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn, which waits for its connections: for those whose time is over, this ends their requests."""
+        serving = self._serving
+        if serving is None:
+            await super().shutdown(sockets)
+            return
+        serving.is_leaving = serving.is_draining = True
+
+        async def cut_off() -> None:
+            await asyncio.sleep(self._drain_s)
+            await serving.cut_off()
+
+        cutting = asyncio.create_task(cut_off())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            cutting.cancel()
+            await asyncio.gather(cutting, return_exceptions=True)
 
 
 def serve(
@@ -75,7 +131,7 @@ def serve(
     server = server_of(app, settings, is_welcoming=is_welcoming)
     server.run()
     logging.getLogger(__name__).info("stopped")
-    raise typer.Exit(0 if server.started else 1)
+    raise typer.Exit(0 if server.started and not server.force_exit else 1)
 
 
 def server_of(app: FastAPI, settings: Settings, *, is_welcoming: bool) -> Server:
@@ -84,8 +140,9 @@ def server_of(app: FastAPI, settings: Settings, *, is_welcoming: bool) -> Server
         uvicorn.Config(
             app, host=settings.api.host, port=settings.api.port, log_config=None, access_log=False,
             proxy_headers=False,  # api/context.py reads X-Forwarded-For, from trusted proxies only
-            timeout_graceful_shutdown=int(settings.api.drain_s), timeout_keep_alive=75,
-        )
+            timeout_graceful_shutdown=math.ceil(settings.api.drain_s + CUT_OFF_S), timeout_keep_alive=75,
+        ),
+        drain_delay_s=settings.api.drain_delay_s, drain_s=settings.api.drain_s,
     )  # fmt: skip
     if is_welcoming:
         from app.cli.welcome import welcome  # it needs the registry, which other commands need not load

@@ -11,10 +11,11 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from app.cli.serve import server_of
+from app.cli.serve import CUT_OFF_S, server_of
 from app.engine.transports.process import EngineProcess, KeptProcess, await_stdin_end, own_environment
 from app.errors import SettingsError
 from app.main import build_app, open_database, settle_leftovers
@@ -26,7 +27,7 @@ from app.settings import Settings
 log = logging.getLogger(__name__)
 BACKLOG = 2048
 ENGINE_CLOSE_S = 5.0
-DRAIN_MARGIN_S = 5.0
+DRAIN_MARGIN_S = CUT_OFF_S + 5.0
 
 
 async def run_workers(settings: Settings, *, is_welcoming: bool) -> int:
@@ -43,9 +44,13 @@ async def run_workers(settings: Settings, *, is_welcoming: bool) -> int:
     finally:
         await database.close()
     engine = EngineProcess(settings=settings.engine, log_level=settings.log_level, log_format=settings.log_format)
-    asked, loop = asyncio.Event(), asyncio.get_running_loop()
+    asked, aborted, loop = asyncio.Event(), asyncio.Event(), asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        (aborted if asked.is_set() else asked).set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, asked.set)
+        loop.add_signal_handler(number, on_signal)
     counters = engine.folder / "metrics"
     counters.mkdir()
     workers = [
@@ -59,11 +64,20 @@ async def run_workers(settings: Settings, *, is_welcoming: bool) -> int:
         await asked.wait()
     finally:
         listener.close()
-        drain_s = settings.api.drain_s + DRAIN_MARGIN_S
+        abort = asyncio.create_task(kill_when(aborted, (*workers, engine)))
+        drain_s = settings.api.drain_delay_s + settings.api.drain_s + DRAIN_MARGIN_S
         await asyncio.gather(*(worker.close(timeout_s=drain_s) for worker in workers))
         await engine.close(timeout_s=ENGINE_CLOSE_S)
+        abort.cancel()
     log.info("stopped")
-    return 0
+    return 1 if aborted.is_set() else 0
+
+
+async def kill_when(aborted: asyncio.Event, processes: Iterable[KeptProcess]) -> None:
+    """A second signal: nobody waits for anything. What ran is settled by the next start."""
+    await aborted.wait()
+    for process in processes:
+        process.signal(signal.SIGKILL)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -1,0 +1,171 @@
+"""How a server comes and goes, as processes: ready when it can serve, and never away with a request half done."""
+
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.fixtures.process import Served, served
+
+BODY = {
+    "model": "tiny-gpt2", "prompt": [[5, 6, 7]] * 4, "n": 4, "max_tokens": 60, "ignore_eos": True, "stream": True,
+}  # fmt: skip
+"""With one slot it lasts long enough to halt the engine in its middle."""
+ONE_SLOT = {"TOLLGATE_ENGINE__SLOTS": "1"}
+PATIENCE_S = 20.0
+
+
+def engine_of(server: Served) -> int:
+    """The engine's process: a child of the server or of its parent."""
+    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text(encoding="utf-8")
+    named = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children.split()}
+    return next(pid for pid, line in named.items() if b"app.engine.transports.worker" in line)
+
+
+def until_gone(pid: int) -> None:
+    give_up_s = time.monotonic() + PATIENCE_S
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < give_up_s, f"{pid} outlives its parent"
+        time.sleep(0.02)
+
+
+@contextmanager
+def streaming(server: Served) -> Iterator[Iterator[str]]:
+    """A stream whose first line has come; the rest of its lines."""
+    with (
+        httpx.Client(timeout=60) as client,
+        client.stream("POST", server.url + "/v1/completions", json=BODY, headers=server.headers) as answer,
+    ):
+        lines = (line for line in answer.iter_lines() if line.startswith("data: "))
+        next(lines)
+        yield lines
+
+
+@contextmanager
+def halted(pid: int) -> Iterator[None]:
+    """A process that stands still, so that what it works on lasts."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+def outcomes(server: Served) -> list[str]:
+    return [entry["outcome"] for entry in server.entries()]
+
+
+def test_sigterm_lets_balancers_notice_then_a_stream_end_and_exits_0(
+    tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    with served(tmp_path, checkpoints, TOLLGATE_API__DRAIN_DELAY_S="1", **ONE_SLOT) as server:
+        engine = engine_of(server)
+        with streaming(server) as lines:
+            with halted(engine):
+                server.process.send_signal(signal.SIGTERM)
+                server.until("/readyz", 503, timeout_s=0.8)
+                assert server.status("/livez") == 200
+                shown = httpx.get(server.url + "/v1/models", headers=server.headers)
+                assert (shown.status_code, shown.headers["connection"]) == (200, "close")
+                server.until("/livez", None, timeout_s=PATIENCE_S)
+                assert server.process.poll() is None
+            assert list(lines)[-1] == "data: [DONE]"
+        assert server.process.wait(PATIENCE_S) == 0
+        until_gone(engine)
+        assert outcomes(server) == ["finished"]
+
+
+def test_a_request_that_comes_while_draining_is_told_to_try_elsewhere(
+    tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    with served(tmp_path, checkpoints) as server, socket.socket() as late:
+        address = httpx.URL(server.url)
+        body = json.dumps(BODY).encode()
+        late.connect((address.host, address.port))
+        late.sendall(
+            f"POST /v1/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {server.key}\r\n"
+            f"content-length: {len(body)}\r\n\r\n".encode()
+            + body[:5]
+        )
+        time.sleep(0.3)
+        server.process.send_signal(signal.SIGTERM)
+        server.until("/livez", None, timeout_s=PATIENCE_S)
+        late.sendall(body[5:])
+        late.settimeout(PATIENCE_S)
+        received = b""
+        while part := late.recv(4096):
+            received += part
+        head, _, said = received.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 503 ")
+        assert b"connection: close" in head.lower() and b"retry-after: 1" in head.lower()
+        assert json.loads(said)["error"]["code"] == "draining"
+        assert server.process.wait(PATIENCE_S) == 0
+        assert outcomes(server) == []
+
+
+def test_what_outlasts_the_drain_is_told_so_and_settled_as_far_as_it_came(
+    tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    with served(tmp_path, checkpoints, TOLLGATE_API__DRAIN_S="0.2", **ONE_SLOT) as server:
+        with streaming(server) as lines:
+            with halted(engine_of(server)):
+                server.process.send_signal(signal.SIGTERM)
+                give_up_s = time.monotonic() + PATIENCE_S
+                while "1 requests are cut off" not in server.log.read_text(encoding="utf-8"):
+                    assert time.monotonic() < give_up_s
+                    time.sleep(0.02)
+            seen = [json.loads(line.removeprefix("data: ")) for line in lines]
+        assert seen[-1]["error"]["code"] == "draining"
+        assert server.process.wait(PATIENCE_S) == 0
+        (entry,) = server.entries()
+        assert entry["outcome"] == "failed"
+        assert len(seen) - 1 <= entry["output_tokens"] < 4 * 4 * 60
+
+
+@pytest.mark.parametrize("words", [(), pytest.param(("--workers", "2"), marks=pytest.mark.fault_long)])
+def test_a_second_signal_aborts(tmp_path: Path, checkpoints: dict[str, Path], words: tuple[str, ...]) -> None:
+    with served(tmp_path, checkpoints, *words, **ONE_SLOT) as server, streaming(server):
+        engine = engine_of(server)
+        with halted(engine):
+            server.process.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+            assert server.process.poll() is None
+            server.process.send_signal(signal.SIGINT)
+            assert server.process.wait(8) == 1
+        until_gone(engine)
+
+
+def test_several_workers_drain_together(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    with served(tmp_path, checkpoints, "--workers", "2", **ONE_SLOT) as server:
+        engine = engine_of(server)
+        with streaming(server) as lines:
+            with halted(engine):
+                server.process.send_signal(signal.SIGTERM)
+                server.until("/livez", None, timeout_s=PATIENCE_S)
+                assert server.process.poll() is None
+            assert list(lines)[-1] == "data: [DONE]"
+        assert server.process.wait(PATIENCE_S) == 0
+        until_gone(engine)
+        assert outcomes(server) == ["finished"]
+
+
+def test_the_port_is_open_before_the_models_are_there_and_a_start_can_be_broken_off(
+    tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    with served(tmp_path, checkpoints, is_awaited=False) as server:
+        server.until("/livez", 200)
+        started = httpx.get(server.url + "/startupz")
+        if started.status_code == 503:
+            assert started.json()["phase"] in ("starting the engine", "loading models")
+            assert server.status("/readyz") == 503
+        assert started.json()["models"] >= 4
+        assert started.json()["elapsed_s"] >= 0
+        assert server.stop() == 0
