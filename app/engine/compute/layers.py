@@ -135,14 +135,14 @@ class Int8Linear(PackedLinear):
     def _call(self, x: torch.Tensor, act: Activation | None, add: torch.Tensor | None, out: Array) -> None:
         count, inputs = x.shape
         quantised, scales = torch.empty(count, inputs, dtype=torch.int8), torch.empty(count)
-        totals = np.empty(count, np.int32)
-        linear.quantise(x.numpy(), quantised.numpy(), scales.numpy(), totals)
+        offsets = np.empty(count, np.int32)
+        linear.quantise(x.numpy(), quantised.numpy(), scales.numpy(), offsets)
         if self.columns is not None:
             self._by_torch(quantised, scales, act, add, out)
             return
         added = np.empty((count, 0), np.float32) if add is None else add.numpy()
         linear.linear_int8(
-            quantised.numpy(), scales.numpy(), totals, self.panels.numpy(), self.scales.numpy(), self.bias.numpy(),
+            quantised.numpy(), scales.numpy(), offsets, self.panels.numpy(), self.scales.numpy(), self.bias.numpy(),
             act.number if act else 0, added, out,
         )  # fmt: skip
 

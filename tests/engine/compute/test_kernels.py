@@ -41,8 +41,8 @@ def test_int8_sums_are_the_integers_of_int_mm(count: int, inputs: int, outputs: 
     layer = Int8Linear(drawn(outputs, 4 * inputs, seed=seed), drawn(outputs))
     x = drawn(count, 4 * inputs, seed=seed + 1)
     quantised, scales = torch.empty(x.shape, dtype=torch.int8), torch.empty(count)
-    totals = np.empty(count, np.int32)
-    linear.quantise(x.numpy(), quantised.numpy(), scales.numpy(), totals)
+    offsets = np.empty(count, np.int32)
+    linear.quantise(x.numpy(), quantised.numpy(), scales.numpy(), offsets)
     whole = layer.panels.transpose(1, 2).reshape(-1, 4 * inputs)[:outputs].to(torch.int16) - 128
     sums = torch._int_mm(quantised, whole.to(torch.int8).T.contiguous())
     expected = sums.float() * (scales[:, None] * layer.scales[:outputs]) + layer.bias[:outputs]

@@ -8,7 +8,14 @@ import numpy as np
 from numba import njit, prange
 
 from app.engine.compute.kernels import scalar
-from app.engine.compute.kernels.microkernel import PANEL, ROWS_MAX, multiply_fp32, multiply_int8, rows_of_call
+from app.engine.compute.kernels.microkernel import (
+    PANEL,
+    ROWS_MAX,
+    multiply_fp32,
+    multiply_int8,
+    rows_of_call,
+    store_rows,
+)
 
 PARALLEL = {
     "parallel": True,
@@ -18,8 +25,12 @@ PARALLEL = {
     "fastmath": {"reassoc", "contract", "nsz"},
 }
 SERIAL = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz"}}
-TILE_BYTES = 192 * 1024
-"""Of the left matrix, so that a tile stays in a core's second cache while the panels pass by."""
+TILE_ROWS = 48
+"""Rows that a panel passes by before the next one: few, so that what they write lies in few pages."""
+GROUP_BYTES = 384 * 1024
+"""Of panels, so that a group stays in a core's second cache while the tiles pass by."""
+TASKS = 32
+"""Enough tasks that the last thread does not work alone for long."""
 WHOLE_ROWS = 16
 """Fewer rows than this are prepared by one thread: waking another costs more than it saves."""
 INFINITY_BITS = 0x7F800000
@@ -52,14 +63,16 @@ def quantise_row(x, quantised):
 
 
 @njit(**PARALLEL)
-def quantise(x, quantised, scales, totals):
-    """Every row of x (rows, inputs)."""
+def quantise(x, quantised, scales, offsets):
+    """Every row of x (rows, inputs); its offset is what its sums are too large by, as the weights are held + 128."""
     if x.shape[0] < WHOLE_ROWS:
         for row in range(x.shape[0]):
-            scales[row], totals[row] = quantise_row(x[row], quantised[row])
+            scales[row], total = quantise_row(x[row], quantised[row])
+            offsets[row] = np.int32(128) * total
     else:
         for row in prange(x.shape[0]):
-            scales[row], totals[row] = quantise_row(x[row], quantised[row])
+            scales[row], total = quantise_row(x[row], quantised[row])
+            offsets[row] = np.int32(128) * total
 
 
 @njit(**SERIAL)
@@ -83,86 +96,106 @@ def activate(values, activation):
 
 
 @njit(**SERIAL)
-def finish(values, bias, activation, added, out):
-    """out = activation(values + bias) + added; `added` may be empty."""
-    for place in range(out.size):
-        values[place] += bias[place]
-    if activation:
-        activate(values[: out.size], activation)
-    if added.size:
-        for place in range(out.size):
-            out[place] = values[place] + added[place]
-    else:
-        for place in range(out.size):
-            out[place] = values[place]
+def tile_rows(rows):
+    """Rows of one tile: equal tiles of at most TILE_ROWS, in whole calls of ROWS_MAX rows."""
+    tiles = (rows + TILE_ROWS - 1) // TILE_ROWS
+    return ((rows + tiles - 1) // tiles + ROWS_MAX - 1) // ROWS_MAX * ROWS_MAX
 
 
 @njit(**SERIAL)
-def tile_rows(rows, row_bytes):
-    """Rows of one tile: as few equal tiles as fit the cache, in whole calls of ROWS_MAX rows."""
-    tiles = (rows * row_bytes + TILE_BYTES - 1) // TILE_BYTES
-    return min(rows, ((rows + tiles - 1) // tiles + ROWS_MAX - 1) // ROWS_MAX * ROWS_MAX)
+def group_panels(tiles, panels, panel_bytes):
+    """Panels that a task passes by its tile, in equal groups.
+
+    As many as stay in a core's second cache, and few enough that there are tasks for all threads.
+    """
+    if tiles == 1:
+        return 1
+    most = max(1, min(GROUP_BYTES // panel_bytes, tiles * panels // TASKS))
+    groups = (panels + most - 1) // most
+    return (panels + groups - 1) // groups
+
+
+@njit(**SERIAL)
+def pass_tile(is_int8, task, shape, left, scales, panels, weight_scales, bias, activation, added, out):
+    """One task: the tile of rows `task % tiles` times the panels of the group `task // tiles`.
+
+    shape is (rows, bytes of a row of the left matrix, tiles, rows of a tile, panels, panels of a group); left, panels,
+    weight_scales and bias are addresses, scales the addresses of the rows' scales and offsets.
+    """
+    rows, row_bytes, tiles, of_tile, count, of_group = shape
+    start, group = task % tiles * of_tile, task // tiles * of_group
+    stop = min(rows, start + of_tile)
+    outputs = out.shape[1]
+    stride = outputs * 4
+    values = np.empty(ROWS_MAX * PANEL, np.float32)
+    for panel in range(group, min(count, group + of_group)):
+        first = panel * PANEL
+        width = min(outputs - first, PANEL)
+        row = start
+        while row < stop:
+            taken = rows_of_call(stop - row)
+            target = out.ctypes.data + row * stride + first * 4
+            other = added.ctypes.data + row * stride + first * 4 if added.shape[1] else 0
+            is_direct = activation == 0 and width == PANEL
+            call = (
+                left + row * row_bytes, row_bytes, panels + panel * row_bytes * PANEL, row_bytes // 4,
+                scales[0] + row * 4, scales[1] + row * 4, weight_scales + first * 4, bias + first * 4,
+                other if is_direct else 0, stride,
+                target if is_direct else values.ctypes.data, stride if is_direct else PANEL * 4,
+            )  # fmt: skip
+            if is_int8:
+                multiply_int8(taken, call)
+            else:
+                multiply_fp32(taken, call)
+            if not is_direct:
+                if activation:
+                    activate(values[: taken * PANEL], activation)
+                if width == PANEL:
+                    store_rows(taken, values.ctypes.data, other, target, stride)
+                else:
+                    store_some(values, width, added, out, row, row + taken)
+            row += taken
+
+
+@njit(**SERIAL)
+def store_some(values, width, added, out, start, stop):
+    """The last `width` columns of rows start … stop - 1, from values (rows, PANEL): a panel that is not full."""
+    first = out.shape[1] - width
+    for row in range(start, stop):
+        for column in range(width):
+            value = values[(row - start) * PANEL + column]
+            out[row, first + column] = value + added[row, first + column] if added.shape[1] else value
+
+
+@njit(**SERIAL)
+def shape_of(rows, row_bytes, panels):
+    """How the work is cut into tasks, see pass_tile; and how many tasks that makes."""
+    of_tile = tile_rows(rows)
+    tiles = (rows + of_tile - 1) // of_tile
+    of_group = group_panels(tiles, panels, row_bytes * PANEL)
+    return (rows, row_bytes, tiles, of_tile, panels, of_group), tiles * ((panels + of_group - 1) // of_group)
 
 
 @njit(**PARALLEL)
-def linear_int8(quantised, scales, totals, panels, weight_scales, bias, activation, added, out):
+def linear_int8(quantised, scales, offsets, panels, weight_scales, bias, activation, added, out):
     """Quantised rows times packed int8 weights → fp32.
 
     quantised (rows, inputs) int8; panels (panels, inputs / 4, PANEL, 4) uint8, weights + 128; weight_scales, bias
     (panels * PANEL,); added (rows, outputs) or (rows, 0); out (rows, outputs).
     """
-    rows, inputs = quantised.shape
-    outputs, count = out.shape[1], panels.shape[0]
-    of_tile = tile_rows(rows, inputs)
-    tiles = (rows + of_tile - 1) // of_tile
-    for task in prange(tiles * count):
-        panel = task % count
-        row = task // count * of_tile
-        stop = min(rows, row + of_tile)
-        sums = np.empty((ROWS_MAX, PANEL), np.int32)
-        values = np.empty(PANEL, np.float32)
-        first = panel * PANEL
-        last = min(outputs, first + PANEL)
-        while row < stop:
-            taken = rows_of_call(stop - row)
-            multiply_int8(
-                taken, quantised.ctypes.data + row * inputs, inputs, panels[panel].ctypes.data, inputs // 4,
-                sums.ctypes.data, PANEL * 4,
-            )  # fmt: skip
-            for place in range(taken):
-                scale, offset = scales[row + place], np.int32(128) * totals[row + place]
-                for column in range(PANEL):
-                    values[column] = np.float32(sums[place, column] - offset) * (scale * weight_scales[first + column])
-                finish(
-                    values, bias[first:last], activation, added[row + place, first : min(last, added.shape[1])],
-                    out[row + place, first:last],
-                )  # fmt: skip
-            row += taken
+    shape, tasks = shape_of(quantised.shape[0], quantised.shape[1], panels.shape[0])
+    for task in prange(tasks):
+        pass_tile(
+            True, task, shape, quantised.ctypes.data, (scales.ctypes.data, offsets.ctypes.data), panels.ctypes.data,
+            weight_scales.ctypes.data, bias.ctypes.data, activation, added, out,
+        )  # fmt: skip
 
 
 @njit(**PARALLEL)
 def linear_fp32(x, panels, bias, activation, added, out):
     """x (rows, inputs) times packed weights, panels (panels, inputs, PANEL) → out (rows, outputs); all fp32."""
-    rows, inputs = x.shape
-    outputs, count = out.shape[1], panels.shape[0]
-    of_tile = tile_rows(rows, inputs * 4)
-    tiles = (rows + of_tile - 1) // of_tile
-    for task in prange(tiles * count):
-        panel = task % count
-        row = task // count * of_tile
-        stop = min(rows, row + of_tile)
-        sums = np.empty((ROWS_MAX, PANEL), np.float32)
-        first = panel * PANEL
-        last = min(outputs, first + PANEL)
-        while row < stop:
-            taken = rows_of_call(stop - row)
-            multiply_fp32(
-                taken, x.ctypes.data + row * inputs * 4, inputs * 4, panels[panel].ctypes.data, inputs,
-                sums.ctypes.data, PANEL * 4,
-            )  # fmt: skip
-            for place in range(taken):
-                finish(
-                    sums[place], bias[first:last], activation, added[row + place, first : min(last, added.shape[1])],
-                    out[row + place, first:last],
-                )  # fmt: skip
-            row += taken
+    shape, tasks = shape_of(x.shape[0], x.shape[1] * 4, panels.shape[0])
+    for task in prange(tasks):
+        pass_tile(
+            False, task, shape, x.ctypes.data, (0, 0), panels.ctypes.data, 0, bias.ctypes.data, activation, added, out
+        )

@@ -11,6 +11,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+CALL_FIELDS = 12
 LANES = 16
 VECTORS = 2
 PANEL = LANES * VECTORS
@@ -27,10 +28,16 @@ def _address(builder: Builder, base: Any, offset: Any, kind: ir.Type) -> Any:
     return builder.inttoptr(builder.add(base, offset), kind.as_pointer())
 
 
-def _splat(builder: Builder, scalar: Any, vector: ir.VectorType) -> Any:
-    undefined = ir.Constant(vector, ir.Undefined)
+def _splat(builder: Builder, scalar: Any) -> Any:
+    undefined = ir.Constant(ir.VectorType(scalar.type, LANES), ir.Undefined)
     one = builder.insert_element(undefined, scalar, ir.Constant(INT32, 0))
     return builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(INT32, LANES), [0] * LANES))
+
+
+def _store(builder: Builder, base: Any, offset: Any, values: list[Any]) -> None:
+    for place, value in enumerate(values):
+        following = builder.add(offset, ir.Constant(INT64, VECTOR_BYTES * place))
+        builder.store(value, _address(builder, base, following, value.type), align=4)
 
 
 def _fused(builder: Builder, name: str, vector: ir.VectorType, arguments: list[Any]) -> Any:
@@ -49,15 +56,26 @@ def _fp32_step(builder: Builder, total: Any, panel: Any, left: Any) -> Any:
     return _fused(builder, "llvm.fma.v16f32", total.type, [panel, left, total])
 
 
+def _scalar(builder: Builder, base: Any, offset: Any, kind: ir.Type) -> Any:
+    return builder.load(_address(builder, base, offset, kind), align=4)
+
+
+def _vectors(builder: Builder, base: Any, offset: Any, vector: ir.VectorType, align: int) -> list[Any]:
+    """The VECTORS vectors that lie at base + offset."""
+    places = (builder.add(offset, ir.Constant(INT64, VECTOR_BYTES * place)) for place in range(VECTORS))
+    return [builder.load(_address(builder, base, place, vector), align=align) for place in places]
+
+
 def _kernel(rows: int, element: ir.Type, step: Any) -> Any:
-    """An intrinsic (left, left_stride, panel, steps, sums, sums_stride): addresses and strides in bytes.
+    """An intrinsic over addresses and strides in bytes: `rows` rows of the left matrix times a panel, and what follows.
 
-    A step reads 4 bytes of each row of `left` and VECTORS vectors of the panel. Sums are (rows, PANEL) of `element`.
+    A step reads 4 bytes of each row of `left` and VECTORS vectors of the panel. The sums then become fp32 numbers
+    (int8: minus the row's offset, times the row's and the column's scale), get the bias and, unless its address is 0,
+    the row of `added`, and are stored to `out`.
     """
-    vector = ir.VectorType(element, LANES)
+    vector, floats = ir.VectorType(element, LANES), ir.VectorType(FLOAT, LANES)
 
-    def generate(_context: Any, builder: Builder, _signature: Any, arguments: Any) -> Any:
-        left, left_stride, panel, steps, sums, sums_stride = arguments
+    def accumulate(builder: Builder, left: Any, left_stride: Any, panel: Any, steps: Any) -> list[list[Any]]:
         starts = [builder.add(left, builder.mul(left_stride, ir.Constant(INT64, row))) for row in range(rows)]
         before = builder.block
         loop, done = builder.append_basic_block("step"), builder.append_basic_block("done")
@@ -68,40 +86,93 @@ def _kernel(rows: int, element: ir.Type, step: Any) -> Any:
         totals = [[builder.phi(vector) for _ in range(VECTORS)] for _ in range(rows)]
         for total in (total for row in totals for total in row):
             total.add_incoming(ir.Constant(vector, [0] * LANES), before)
-        panel_offset = builder.mul(index, ir.Constant(INT64, VECTOR_BYTES * VECTORS))
-        panels = [
-            builder.load(
-                _address(builder, panel, builder.add(panel_offset, ir.Constant(INT64, VECTOR_BYTES * place)), vector),
-                align=VECTOR_BYTES,
-            )
-            for place in range(VECTORS)
-        ]
+        panels = _vectors(builder, panel, builder.mul(index, ir.Constant(INT64, VECTOR_BYTES * VECTORS)), vector, 64)
         left_offset = builder.mul(index, ir.Constant(INT64, 4))
         found = []
         for row in range(rows):
-            scalar = builder.load(_address(builder, starts[row], left_offset, element), align=4)
-            lefts = _splat(builder, scalar, vector)
+            lefts = _splat(builder, _scalar(builder, starts[row], left_offset, element))
             found.append([step(builder, totals[row][place], panels[place], lefts) for place in range(VECTORS)])
         following = builder.add(index, ir.Constant(INT64, 1))
         index.add_incoming(following, loop)
-        for row in range(rows):
+        for total, new in zip(totals, found, strict=True):
             for place in range(VECTORS):
-                totals[row][place].add_incoming(found[row][place], loop)
+                total[place].add_incoming(new[place], loop)
         builder.cbranch(builder.icmp_signed("<", following, steps), loop, done)
         builder.position_at_end(done)
-        for row in range(rows):
-            for place in range(VECTORS):
-                offset = builder.add(
-                    builder.mul(sums_stride, ir.Constant(INT64, row)), ir.Constant(INT64, VECTOR_BYTES * place)
-                )
-                builder.store(found[row][place], _address(builder, sums, offset, vector), align=4)
-        return _context.get_dummy_value()
+        return found
+
+    def finish(builder: Builder, sums: list[list[Any]], scales: Any, offsets: Any, columns: Any) -> list[list[Any]]:
+        weight_scales, bias = columns
+        zero = ir.Constant(INT64, 0)
+        biases = _vectors(builder, bias, zero, floats, 4)
+        of_columns = _vectors(builder, weight_scales, zero, floats, 4) if element == INT32 else biases
+        finished = []
+        for row, totals in enumerate(sums):
+            if element == INT32:
+                place = ir.Constant(INT64, 4 * row)
+                offset = _splat(builder, _scalar(builder, offsets, place, INT32))
+                scale = _splat(builder, _scalar(builder, scales, place, FLOAT))
+                totals = [
+                    builder.fmul(builder.sitofp(builder.sub(total, offset), floats), builder.fmul(scale, column))
+                    for total, column in zip(totals, of_columns, strict=True)
+                ]
+            finished.append([builder.fadd(total, added) for total, added in zip(totals, biases, strict=True)])
+        return finished
+
+    def generate(context: Any, builder: Builder, _signature: Any, arguments: Any) -> Any:
+        call = [builder.extract_value(arguments[0], place) for place in range(CALL_FIELDS)]
+        left, left_stride, panel, steps, scales, offsets, weight_scales, bias, added, added_stride, out, stride = call
+        sums = accumulate(builder, left, left_stride, panel, steps)
+        results = finish(builder, sums, scales, offsets, (weight_scales, bias))
+        plain = builder.append_basic_block("plain")
+        plus, after = builder.append_basic_block("plus"), builder.append_basic_block("after")
+        builder.cbranch(builder.icmp_signed("==", added, ir.Constant(INT64, 0)), plain, plus)
+        for block, is_plain in ((plain, True), (plus, False)):
+            builder.position_at_end(block)
+            for row, values in enumerate(results):
+                if not is_plain:
+                    others = _vectors(builder, added, builder.mul(added_stride, ir.Constant(INT64, row)), floats, 4)
+                    values = [builder.fadd(value, other) for value, other in zip(values, others, strict=True)]
+                _store(builder, out, builder.mul(stride, ir.Constant(INT64, row)), values)
+            builder.branch(after)
+        builder.position_at_end(after)
+        return context.get_dummy_value()
 
     @intrinsic
-    def kernel(typing, left, left_stride, panel, steps, sums, sums_stride):
-        return types.void(*[types.intp] * 6), generate
+    def kernel(typing, call):
+        return types.void(types.UniTuple(types.intp, CALL_FIELDS)), generate
 
     return kernel
+
+
+@intrinsic
+def store_rows(typing, rows, values, added, out, stride):
+    """Copy fp32 `values` (rows, PANEL) to rows of `out`, plus `added` (same stride) unless its address is 0."""
+
+    def generate(context: Any, builder: Builder, _signature: Any, arguments: Any) -> Any:
+        count, source, other, target, step = arguments
+        floats, zero = ir.VectorType(FLOAT, LANES), ir.Constant(INT64, 0)
+        before = builder.block
+        loops = [builder.append_basic_block(name) for name in ("plain", "plus")]
+        after = builder.append_basic_block("after")
+        builder.cbranch(builder.icmp_signed("==", other, zero), *loops)
+        for loop, is_plain in zip(loops, (True, False), strict=True):
+            builder.position_at_end(loop)
+            index = builder.phi(INT64)
+            index.add_incoming(zero, before)
+            held = _vectors(builder, source, builder.mul(index, ir.Constant(INT64, PANEL * 4)), floats, 4)
+            place = builder.mul(index, step)
+            if not is_plain:
+                others = _vectors(builder, other, place, floats, 4)
+                held = [builder.fadd(value, more) for value, more in zip(held, others, strict=True)]
+            _store(builder, target, place, held)
+            following = builder.add(index, ir.Constant(INT64, 1))
+            index.add_incoming(following, loop)
+            builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
+        builder.position_at_end(after)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 5), generate
 
 
 _I12, _I8, _I6, _I4, _I3, _I2, _I1 = (_kernel(rows, INT32, _int8_step) for rows in (12, 8, 6, 4, 3, 2, 1))
@@ -121,38 +192,38 @@ def rows_of_call(left: int) -> int:
 
 
 @njit(nogil=True, cache=True)
-def multiply_int8(rows, left, left_stride, panel, steps, sums, sums_stride):
+def multiply_int8(rows, call):
     """(rows, 4 * steps) signed bytes times a panel of unsigned bytes → (rows, PANEL) int32, exact."""
     if rows == 12:
-        _I12(left, left_stride, panel, steps, sums, sums_stride)
+        _I12(call)
     elif rows == 8:
-        _I8(left, left_stride, panel, steps, sums, sums_stride)
+        _I8(call)
     elif rows == 6:
-        _I6(left, left_stride, panel, steps, sums, sums_stride)
+        _I6(call)
     elif rows == 4:
-        _I4(left, left_stride, panel, steps, sums, sums_stride)
+        _I4(call)
     elif rows == 3:
-        _I3(left, left_stride, panel, steps, sums, sums_stride)
+        _I3(call)
     elif rows == 2:
-        _I2(left, left_stride, panel, steps, sums, sums_stride)
+        _I2(call)
     else:
-        _I1(left, left_stride, panel, steps, sums, sums_stride)
+        _I1(call)
 
 
 @njit(nogil=True, cache=True)
-def multiply_fp32(rows, left, left_stride, panel, steps, sums, sums_stride):
+def multiply_fp32(rows, call):
     """(rows, steps) floats times a panel of floats → (rows, PANEL) floats; each sum runs in the order of the steps."""
     if rows == 12:
-        _F12(left, left_stride, panel, steps, sums, sums_stride)
+        _F12(call)
     elif rows == 8:
-        _F8(left, left_stride, panel, steps, sums, sums_stride)
+        _F8(call)
     elif rows == 6:
-        _F6(left, left_stride, panel, steps, sums, sums_stride)
+        _F6(call)
     elif rows == 4:
-        _F4(left, left_stride, panel, steps, sums, sums_stride)
+        _F4(call)
     elif rows == 3:
-        _F3(left, left_stride, panel, steps, sums, sums_stride)
+        _F3(call)
     elif rows == 2:
-        _F2(left, left_stride, panel, steps, sums, sums_stride)
+        _F2(call)
     else:
-        _F1(left, left_stride, panel, steps, sums, sums_stride)
+        _F1(call)
