@@ -242,4 +242,5 @@ def feeds_of(row: Row, count: int, choosers: dict[str, Sampler | Beams]) -> list
     if isinstance(chooser, Beams) and row.phase is Phase.DECODING:
         return [Feed(s, row.fed, (tokens[-1],)) for s, tokens in zip(row.slots, chooser.sequences, strict=True)]
     tokens = (*row.prompt, *row.produced)
-    return [Feed(row.slots[0], row.fed, tokens[row.fed : row.fed + count])]
+    ids = tokens[row.fed : row.fed + count]
+    return [Feed(row.slots[0], row.fed, ids, is_prompt=row.phase is not Phase.DECODING)]

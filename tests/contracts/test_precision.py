@@ -70,6 +70,30 @@ async def test_gpt2_gives_the_same_tokens_alone_and_in_company(
 
 
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.INT8])
+async def test_prompts_read_in_pieces_give_the_tokens_of_prompts_read_whole(
+    checkpoints: dict[str, Path], precision: Precision
+) -> None:
+    generator = torch.Generator().manual_seed(3)
+    jobs = [
+        DecodeJob(
+            id=f"j{place}",
+            model="m",
+            max_new_tokens=8,
+            search=Sampling(temperature=0.0),
+            ids=tuple(torch.randint(3, 200, (40 + place,), generator=generator).tolist()),
+        )
+        for place in range(10)
+    ]
+    found: list[list[tuple[object, ...]]] = []
+    for step_tokens in (17, 4096):
+        engine = InlineEngine(settings=EngineSettings.model_validate({"step_tokens": step_tokens}), clock=SystemClock())
+        await load(engine, checkpoints["tiny-gpt2"], Head.GENERATE, precision)
+        found.append(await asyncio.gather(*(run(engine, job) for job in jobs)))
+        await engine.close()
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.INT8])
 async def test_marian_with_beams_gives_the_same_tokens_alone_and_in_company(
     engine: EngineClient, checkpoints: dict[str, Path], precision: Precision
 ) -> None:

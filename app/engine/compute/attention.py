@@ -8,7 +8,9 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from app.engine.compute.cache import SlotCache, StepTokens
+from app.engine.compute.kernels import HAS_FMA_512, spans
 from app.engine.compute.kernels import attention as kernels
+from app.engine.compute.kernels.microkernel import PANEL
 
 
 def split_heads(x: torch.Tensor, heads: int) -> torch.Tensor:
@@ -22,7 +24,7 @@ def attend_cached(
     """Causal self-attention of packed tokens against their rows' caches, which receive the new keys and values first.
 
     qkv: (tokens, 3 * width): queries, keys and values side by side, in the order of the step. Returns (tokens, width).
-    Single tokens are computed together, a long span by itself, so that no row pays for another's length.
+    Single tokens are computed together, a prompt by itself, so that no row pays for another's length.
     """
     width = qkv.shape[1] // 3
     keys, values = cache.keys[layer], cache.values[layer]
@@ -30,7 +32,15 @@ def attend_cached(
     store(qkv, width, tokens, cache, layer)
     if len(tokens.short_array):
         attend_slots(qkv[:, :width], tokens, cache, layer, scale, out)
-    for offset, span in tokens.long:
+    if not tokens.prompts:
+        return out
+    if cache.arrays and _has_spans(qkv, keys.shape[-1]):
+        held_keys, held_values = cache.arrays[layer]
+        spans.attend_spans(
+            qkv[:, :width].numpy(), tokens.prompts_array, held_keys, held_values, np.float32(scale), out.numpy()
+        )
+        return out
+    for offset, span in tokens.prompts:
         piece, stop = slice(offset, offset + span.count), span.start + span.count
         query = split_heads(qkv[piece, :width], heads).transpose(0, 1).to(keys.dtype)
         mask = tokens.mask(span)
@@ -40,6 +50,12 @@ def attend_cached(
         )[0]  # fmt: skip
         out[piece] = found.transpose(0, 1).flatten(1).to(out.dtype)
     return out
+
+
+def _has_spans(qkv: torch.Tensor, head_dim: int) -> bool:
+    """Whether kernels/spans.py runs here, for these numbers and heads."""
+    is_plain = qkv.device.type == "cpu" and qkv.dtype is torch.float32
+    return HAS_FMA_512 and is_plain and head_dim % PANEL == 0
 
 
 def store(packed: torch.Tensor, offset: int, tokens: StepTokens, cache: SlotCache, layer: int) -> None:
@@ -97,10 +113,17 @@ def attend_one(
 
 
 def attend_packed(qkv: torch.Tensor, lengths: Sequence[int], heads: int, scale: float) -> torch.Tensor:
-    """Full (not causal) attention inside each of the packed rows; rows of equal length are computed together.
+    """Full (not causal) attention inside each of the packed rows; by torch, rows of equal length together.
 
     qkv: (tokens, 3 * width) with tokens = sum(lengths). Returns (tokens, width).
     """
+    if _has_spans(qkv, qkv.shape[1] // 3 // heads):
+        packed = torch.empty(qkv.shape[0], qkv.shape[1] // 3)
+        counts = np.array(lengths, np.int64)
+        spans.attend_rows(
+            qkv.contiguous().numpy(), counts.cumsum() - counts, counts, heads, np.float32(scale), packed.numpy()
+        )
+        return packed
     query, key, value = (split_heads(part, heads) for part in qkv.chunk(3, -1))
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
     starts_by_length: dict[int, list[int]] = defaultdict(list)

@@ -8,8 +8,6 @@ import numpy as np
 import torch
 
 Array = np.ndarray[Any, Any]
-SHORT_SPAN = 4
-"""Spans of up to this many tokens are attended to token by token; longer ones as a matrix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +19,8 @@ class Span:
     start: int
     """Position of the first of these tokens in its row."""
     count: int
+    is_prompt: bool = False
+    """Attended to as a matrix, however few they are: how a prompt is cut must not decide how it is computed."""
 
 
 class StepTokens:
@@ -30,26 +30,30 @@ class StepTokens:
         slots: list[int] = []
         positions: list[int] = []
         short: list[int] = []
-        self.long: list[tuple[int, Span]] = []
-        """Long spans with the batch index of their first token."""
+        self.prompts: list[tuple[int, Span]] = []
+        """Prompts' spans with the batch index of their first token."""
         for span in spans:
-            if span.count <= SHORT_SPAN:
-                short.extend(range(len(slots), len(slots) + span.count))
+            if span.is_prompt:
+                self.prompts.append((len(slots), span))
             else:
-                self.long.append((len(slots), span))
+                short.extend(range(len(slots), len(slots) + span.count))
             slots.extend([span.slot] * span.count)
             positions.extend(range(span.start, span.start + span.count))
         self.slots_array: Array = np.array(slots, np.int64)
         self.positions_array: Array = np.array(positions, np.int64)
         self.lengths_array: Array = self.positions_array + 1
         self.short_array: Array = np.array(short, np.int64)
+        """The tokens that are attended to one by one: all but the prompts'."""
+        self.prompts_array: Array = np.array(
+            [(first, span.slot, span.start, span.count) for first, span in self.prompts], np.int64
+        ).reshape(-1, 4)
         self.slots = torch.tensor(slots, device=device)
         self.positions = torch.tensor(positions, device=device)
         self.short = torch.tensor(short, dtype=torch.long, device=device)
         self._masks: dict[Span, torch.Tensor | None] = {}
 
     def mask(self, span: Span) -> torch.Tensor | None:
-        """What the tokens of a long span may see, (count, start + count); None where plain causality says it."""
+        """What the tokens of a prompt may see, (count, start + count); None where plain causality says it."""
         if span not in self._masks:
             whole = torch.ones(span.count, span.start + span.count, dtype=torch.bool, device=self.slots.device)
             self._masks[span] = whole.tril(span.start) if span.start else None

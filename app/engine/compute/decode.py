@@ -17,6 +17,7 @@ class Feed:
     slot: int
     start: int
     ids: tuple[int, ...]
+    is_prompt: bool = False
 
 
 class Decoder:
@@ -66,7 +67,7 @@ class Decoder:
     def forward(self, feeds: Sequence[Feed]) -> torch.Tensor:
         """Hidden states (tokens, width) after each fed token, in the feeds' order."""
         device = self.family.device
-        tokens = StepTokens([Span(feed.slot, feed.start, len(feed.ids)) for feed in feeds], device)
+        tokens = StepTokens([Span(feed.slot, feed.start, len(feed.ids), feed.is_prompt) for feed in feeds], device)
         ids = torch.tensor([i for feed in feeds for i in feed.ids], device=device)
         if isinstance(self.family, Marian):
             assert self.source is not None, "Marian has a source cache. This is a bug."

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import torch
 
-from app.engine.compute.attention import attend_cached
+from app.engine.compute.attention import attend_cached, attend_packed
 from app.engine.compute.cache import SlotCache, Span, StepTokens
 from app.engine.compute.layers import make_linear, make_norm
 from app.engine.compute.sampling import Sampler, draw
@@ -25,9 +25,12 @@ def layers(precision: Precision) -> None:
 
 
 def attention(head_dim: int, dtype: torch.dtype) -> None:
-    """A step of one token."""
+    """A prompt of one token, a token by itself, and an input that is read whole."""
     cache = SlotCache(layers=1, slots=1, heads=1, positions=2, head_dim=head_dim, dtype=dtype, device=CPU)
-    attend_cached(torch.ones(1, 3 * head_dim), StepTokens([Span(0, 0, 1)], CPU), cache, 0, 1, 1.0)
+    for is_prompt in (True, False):
+        tokens = StepTokens([Span(0, 0, 1, is_prompt)], CPU)
+        attend_cached(torch.ones(1, 3 * head_dim), tokens, cache, 0, 1, 1.0)
+    attend_packed(torch.ones(1, 3 * head_dim), [1], 1, 1.0)
 
 
 def draws() -> None:

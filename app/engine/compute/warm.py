@@ -8,7 +8,7 @@ from app.engine.compute.sampling import Sampler, draw
 from app.engine.jobs import Sampling
 
 TOKENS = 6
-"""Enough for a span to be read as a matrix; then one token by itself."""
+"""Of a prompt; then one token by itself."""
 
 
 def warm(resident: Resident) -> None:
@@ -20,7 +20,7 @@ def warm(resident: Resident) -> None:
         return
     model.read_sources([((0,), ids)])
     prompt = model.prompt_of(ids)
-    model.step([Feed(0, 0, prompt)])
+    model.step([Feed(0, 0, prompt, is_prompt=True)])
     scores = model.step([Feed(0, len(prompt), (0,))])
     for search in (Sampling(temperature=0.0), Sampling(top_k=2, top_p=0.9, seed=0)):
         draw([Sampler(search, ids, logprobs=None)], scores.clone(), [None])

@@ -1,13 +1,16 @@
 """The kernels against torch's own operations, and a row by itself against the same row in company, bit for bit."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.functional import scaled_dot_product_attention
 
 from app.engine.compute.activations import ACTIVATIONS
-from app.engine.compute.attention import attend_cached, attend_one
+from app.engine.compute.attention import attend_cached, attend_one, attend_packed, split_heads
 from app.engine.compute.cache import SlotCache, Span, StepTokens
 from app.engine.compute.kernels import HAS_FMA_512, HAS_VNNI_512, linear, rows
 from app.engine.compute.layers import Fp32Linear, Int8Linear, KernelNorm, PlainLinear
@@ -108,14 +111,15 @@ def test_a_poisoned_row_of_scores_has_no_best_token(bad: float) -> None:
     assert found[1] == -1
 
 
+@pytest.mark.parametrize("head_dim", [16, 64])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_cached_attention_equals_a_row_by_itself_in_torch(dtype: torch.dtype) -> None:
-    heads, head_dim = 3, 16
+def test_cached_attention_equals_a_row_by_itself_in_torch(dtype: torch.dtype, head_dim: int) -> None:
+    heads = 3
     cache = SlotCache(
         layers=1, slots=4, heads=heads, positions=40, head_dim=head_dim, dtype=dtype, device=torch.device("cpu")
     )
     qkv = drawn(37, 3 * heads * head_dim)
-    spans = [Span(2, 0, 30), Span(0, 0, 1), Span(3, 0, 6)]
+    spans = [Span(2, 0, 30, is_prompt=True), Span(0, 0, 1), Span(3, 0, 6, is_prompt=True)]
     found = attend_cached(qkv, StepTokens(spans, torch.device("cpu")), cache, 0, heads, 0.25)
     offset = 0
     for span in spans:
@@ -129,3 +133,47 @@ def test_cached_attention_equals_a_row_by_itself_in_torch(dtype: torch.dtype) ->
                 **({} if dtype is torch.float32 else {"rtol": 0.02, "atol": 0.02}),
             )
         offset += span.count
+
+
+@needs_fma
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@given(cuts=st.sets(st.integers(1, 69), max_size=6))
+@CASES
+def test_how_a_prompt_is_cut_changes_no_bit(dtype: torch.dtype, cuts: set[int]) -> None:
+    heads, head_dim, count = 2, 32, 70
+    device = torch.device("cpu")
+    cache = SlotCache(layers=1, slots=2, heads=heads, positions=80, head_dim=head_dim, dtype=dtype, device=device)
+    qkv = drawn(count, 3 * heads * head_dim)
+
+    def read(slot: int, start: int, stop: int) -> torch.Tensor:
+        tokens = StepTokens([Span(slot, start, stop - start, is_prompt=True)], device)
+        return attend_cached(qkv[start:stop], tokens, cache, 0, heads, 0.2)
+
+    whole = read(0, 0, count)
+    borders = [0, *sorted(cuts), count]
+    pieces = [read(1, start, stop) for start, stop in pairwise(borders)]
+    assert torch.equal(torch.cat(pieces), whole)
+
+
+@needs_fma
+@given(lengths=st.lists(st.integers(1, 90), min_size=1, max_size=5))
+@CASES
+def test_packed_attention_equals_torchs_and_company_changes_no_bit(lengths: list[int]) -> None:
+    heads, head_dim = 2, 32
+    qkv = drawn(sum(lengths), 3 * heads * head_dim)
+    found = attend_packed(qkv, lengths, heads, 0.2)
+    for piece, alone in zip(found.split(lengths), qkv.split(lengths), strict=True):
+        assert torch.equal(piece, attend_packed(alone, [len(alone)], heads, 0.2))
+        query, key, value = (split_heads(part, heads).transpose(0, 1)[None] for part in alone.chunk(3, -1))
+        expected = scaled_dot_product_attention(query, key, value, scale=0.2)[0].transpose(0, 1).flatten(1)
+        torch.testing.assert_close(piece, expected, rtol=1e-5, atol=1e-5)
+
+
+@needs_fma
+def test_a_row_that_is_not_finite_spoils_no_other_row_of_an_attention() -> None:
+    qkv = drawn(30, 3 * 32)
+    clean = attend_packed(qkv, [10, 20], 1, 0.2)
+    qkv[12, 40] = float("nan")
+    spoilt = attend_packed(qkv, [10, 20], 1, 0.2)
+    assert torch.equal(spoilt[:10], clean[:10])
+    assert not torch.isfinite(spoilt[10:]).any()

@@ -22,9 +22,7 @@ def store(packed, offset, slots, positions, held):
 @njit(**SERIAL)
 def soften(scores):
     """Scores → weights exp(score - largest), in place; returns the inverse of their sum."""
-    largest = scores[0]
-    for position in range(scores.size):
-        largest = scores[position] if scores[position] > largest else largest
+    largest = scalar.largest(scores)
     total = np.float32(0.0)
     for position in range(scores.size):
         scores[position] = scalar.exp(scores[position] - largest)

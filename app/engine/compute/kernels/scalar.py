@@ -100,6 +100,21 @@ def gelu(x):
     return x * (np.float32(1.0) - tail) if x > np.float32(0.0) else x * tail
 
 
+@njit(**INLINE)
+def largest(numbers):
+    """The largest of at least one number; NaN when there is a NaN with a positive sign.
+
+    Compared as whole numbers of the same order: a compiler may not reorder comparisons of numbers that can be NaN, and
+    so would compare one by one.
+    """
+    most = np.int32(-2147483648)
+    for place in range(numbers.size):
+        bits = bits_of_float(numbers[place])
+        ordered = bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF))
+        most = ordered if ordered > most else most
+    return float_of_bits(most ^ ((most >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+
+
 def number(held):
     """A stored element as fp32: itself, or 16 bits that are a bfloat16."""
     raise NotImplementedError

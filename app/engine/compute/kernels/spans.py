@@ -1,0 +1,148 @@
+"""Attention of many queries of one row at a time, prompts and whole inputs, as products with packed keys and values.
+
+The scores of a query with a key, and the sums over values, run in the same order whatever else is computed beside them:
+how a prompt is cut into chunks, and which rows share a step, changes no bit. (Rabe and Staats 2021 keep a block of
+queries' scores; a row here is short enough to keep all of them.)
+"""
+
+import numpy as np
+from numba import njit, prange
+
+from app.engine.compute.kernels import scalar
+from app.engine.compute.kernels.linear import PARALLEL, SERIAL
+from app.engine.compute.kernels.microkernel import PANEL, ROWS_MAX, multiply_fp32, rows_of_call
+
+ALIGNED = 16
+"""Numbers, so that a panel starts at a multiple of 64 bytes."""
+
+
+@njit(**SERIAL)
+def buffer(numbers):
+    """An uninitialised array with room for `numbers` aligned ones, and the place of the first."""
+    held = np.empty(numbers + ALIGNED, np.float32)
+    return held, (-held.ctypes.data % 64) // 4
+
+
+@njit(**SERIAL)
+def pack_keys(keys, first, stride, positions, width, panels, start):
+    """Keys, `stride` numbers apart in `keys` from the place `first` on → panels (positions / PANEL, width, PANEL).
+
+    The panels lie in `panels` from the place `start` on; columns without a position are 0.
+    """
+    panels[start : start + (positions + PANEL - 1) // PANEL * width * PANEL] = np.float32(0.0)
+    for position in range(positions):
+        source = first + position * stride
+        target = start + position // PANEL * width * PANEL + position % PANEL
+        for place in range(width):
+            panels[target + place * PANEL] = scalar.number(keys[source + place])
+
+
+@njit(**SERIAL)
+def pack_values(values, first, stride, positions, width, panels, start):
+    """Values, laid out as the keys → panels (width / PANEL, positions, PANEL)."""
+    for part in range(0, width, PANEL):
+        for position in range(positions):
+            source = first + position * stride + part
+            target = start + part * positions + position * PANEL
+            for place in range(PANEL):
+                panels[target + place] = scalar.number(values[source + place])
+
+
+@njit(**SERIAL)
+def soften(scores, scale):
+    """Scores → their softmax after scaling, in place; scale is positive."""
+    largest = scalar.largest(scores)
+    total = np.float32(0.0)
+    for position in range(scores.size):
+        scores[position] = scalar.exp((scores[position] - largest) * scale)
+        total += scores[position]
+    inverse = np.float32(1.0) / total
+    for position in range(scores.size):
+        scores[position] *= inverse
+
+
+@njit(**SERIAL)
+def attend_head(queries, query_stride, count, visible, is_causal, keys, values, held, scale, out, out_stride):
+    """`count` queries of one head of one row against its keys and values.
+
+    queries and out are the addresses of the first query and result, strides in bytes. held says where in the flat
+    arrays `keys` and `values` those of the head lie: (first of the keys, first of the values, numbers from one to the
+    next, positions, width). The first query sees `visible` positions, and each further one a position more when it is
+    causal.
+    """
+    first_key, first_value, stride, positions, width = held
+    panels = (positions + PANEL - 1) // PANEL
+    packed_keys, of_keys = buffer(panels * PANEL * width)
+    packed_values, of_values = buffer(positions * width)
+    pack_keys(keys, first_key, stride, positions, width, packed_keys, of_keys)
+    pack_values(values, first_value, stride, positions, width, packed_values, of_values)
+    keys_at, values_at = packed_keys.ctypes.data + of_keys * 4, packed_values.ctypes.data + of_values * 4
+    scores, zeros = np.empty((ROWS_MAX, panels * PANEL), np.float32), np.zeros(PANEL, np.float32)
+    zeros_at, scores_at, score_stride = zeros.ctypes.data, scores.ctypes.data, panels * PANEL * 4
+    row = 0
+    while row < count:
+        taken = rows_of_call(count - row)
+        longest = visible + row + taken - 1 if is_causal else visible
+        left = queries + row * query_stride
+        for panel in range((longest + PANEL - 1) // PANEL):
+            multiply_fp32(
+                taken,
+                (
+                    left, query_stride, keys_at + panel * PANEL * width * 4, width, 0, 0, 0, zeros_at, 0, 0,
+                    scores_at + panel * PANEL * 4, score_stride,
+                ),
+            )  # fmt: skip
+        for place in range(taken):
+            seen = visible + row + place if is_causal else visible
+            soften(scores[place, :seen], scale)
+            scores[place, seen:longest] = np.float32(0.0)
+        for panel in range(width // PANEL):
+            multiply_fp32(
+                taken,
+                (
+                    scores_at, score_stride, values_at + panel * positions * PANEL * 4, longest, 0, 0, 0, zeros_at, 0,
+                    0, out + row * out_stride + panel * PANEL * 4, out_stride,
+                ),
+            )  # fmt: skip
+        row += taken
+
+
+@njit(**PARALLEL)
+def attend_rows(qkv, starts, lengths, heads, scale, out):
+    """Every token of each row against all of its row, not causal.
+
+    qkv (tokens, 3 * heads * width); starts, lengths (rows,) in tokens; out (tokens, heads * width).
+    """
+    all_width = out.shape[1]
+    width = all_width // heads
+    numbers = qkv.reshape(-1)
+    for task in prange(starts.size * heads):
+        row, first = task // heads, task % heads * width
+        start, length = starts[row], lengths[row]
+        at = start * qkv.shape[1] + first
+        attend_head(
+            qkv.ctypes.data + at * 4, qkv.shape[1] * 4, length, length, False, numbers, numbers,
+            (at + all_width, at + 2 * all_width, qkv.shape[1], length, width), scale,
+            out.ctypes.data + (start * all_width + first) * 4, all_width * 4,
+        )  # fmt: skip
+
+
+@njit(**PARALLEL)
+def attend_spans(queries, spans, keys, values, scale, out):
+    """The tokens of each span, causally, against its slot, where their own keys and values lie already.
+
+    queries (tokens, …), of which the first columns are the heads; spans (spans, 4): index of the first token in
+    `queries`, slot, position of that token, tokens; keys, values (slots, heads, positions, width) in fp32 or a
+    bfloat16's 16 bits; out (tokens, heads * width).
+    """
+    heads, width = keys.shape[1], keys.shape[3]
+    flat_keys, flat_values = keys.reshape(-1), values.reshape(-1)
+    for task in prange(spans.shape[0] * heads):
+        span, head = task // heads, task % heads
+        first, slot, start, count = spans[span, 0], spans[span, 1], spans[span, 2], spans[span, 3]
+        at = (slot * heads + head) * keys.shape[2] * width
+        attend_head(
+            queries.ctypes.data + first * queries.strides[0] + head * width * 4, queries.strides[0], count, start + 1,
+            True, flat_keys, flat_values, (at, at, width, start + count, width), scale,
+            out.ctypes.data + (first * out.shape[1] + head * width) * 4, out.shape[1] * 4,
+        )  # fmt: skip
