@@ -40,6 +40,8 @@ from app.metering.books import Books
 from app.metering.database import Database
 from app.metering.keys import Pepper
 from app.metering.replica import journal_folder, name_of, workers_of
+from app.metering.replicas import recover_lost
+from app.metering.sweeper import Sweeper
 from app.observability.distribution import Distribution
 from app.observability.metrics import Labelled, Metrics
 from app.observability.process import sample_for_ever, watch_process
@@ -90,6 +92,7 @@ def lifespan_of(
         clock = SystemClock()
         database = open_database(settings)
         replica = name_of(settings.home, is_shared=database.is_shared, worker=worker)
+        has_company = database.is_shared or worker is not None
         await database.open()
         engine = open_engine(settings, engine_socket, clock)
         metrics = Metrics()
@@ -98,7 +101,15 @@ def lifespan_of(
         app.state.desk = Desk(database, clock, pepper)
         authenticator = Authenticator(database=database, pepper=pepper, clock=clock)
         limits = Limits(settings=settings.limits, clock=clock, metrics=metrics)
-        books = Books(database=database, home=journal_folder(settings.home, worker), clock=clock, replica_id=replica)
+        folder = journal_folder(settings.home, worker)
+        books = Books(
+            database=database, home=folder, clock=clock, replica_id=replica,
+            escrow_share=settings.metering.escrow_share if database.is_shared else 0.0,
+        )  # fmt: skip
+        sweeper = Sweeper(
+            database=database, clock=clock, replica_id=replica, folder=folder,
+            dead_after_s=settings.metering.dead_after_s,
+        )  # fmt: skip
         gate = Gate(books=books)
         app.state.serving = serving = Serving(
             authenticator=authenticator, residency=residency, limits=limits, gate=gate, engine=engine, clock=clock,
@@ -113,7 +124,8 @@ def lifespan_of(
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(for_ever(authenticator.run)),
-                    *(group.create_task(for_ever(loop)) for loop in (books.run, books.sync, books.report)),
+                    *(group.create_task(for_ever(loop)) for loop in (books.run, books.sync, books.report, books.lease)),
+                    *([group.create_task(for_ever(sweeper.run))] if has_company else []),
                     group.create_task(for_ever(limits.run)),
                     group.create_task(load_models(serving)),
                     group.create_task(sample_for_ever(metrics)),
@@ -127,6 +139,7 @@ def lifespan_of(
             await engine.close()
             with suppress(TollgateError):
                 await books.drain()
+                await sweeper.leave()
             books.close()
             await limits.close()
             with suppress(TollgateError):
@@ -154,14 +167,16 @@ def open_database(settings: Settings) -> Database:
 
 
 async def settle_leftovers(settings: Settings, database: Database) -> None:
-    """Settle what any worker of an earlier run left in its journal; none may run now."""
-    lost = 0
-    for worker in workers_of(settings.home):
+    """Settle what any process of an earlier run left in its journal, worker or not; none may run now."""
+    lost, clock = 0, SystemClock()
+    for worker in (None, *workers_of(settings.home)):
         name = name_of(settings.home, is_shared=database.is_shared, worker=worker)
         folder = journal_folder(settings.home, worker)
-        books = Books(database=database, home=folder, clock=SystemClock(), replica_id=name)
+        books = Books(database=database, home=folder, clock=clock, replica_id=name)
         lost += await books.start()
         books.close()
+    name = name_of(settings.home, is_shared=database.is_shared)
+    lost += await database.run(lambda connection: recover_lost(connection, replica_id=name, clock=clock))
     tell_of_lost(lost)
 
 

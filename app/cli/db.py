@@ -8,7 +8,7 @@ from app.cli.context import AsJson, home_folder, read, say, with_database
 from app.clock import SystemClock
 from app.metering.copying import copy_database
 from app.metering.database import Database
-from app.metering.ledger import recover as recover_holds
+from app.metering.replicas import recover_lost
 
 app = typer.Typer(no_args_is_help=True, help="The database: from SQLite to PostgreSQL.")
 
@@ -39,6 +39,6 @@ def recover(
     as_json: AsJson = False,
 ) -> None:
     """Settle what a replica had running whose disk is lost, by what it last reported; it must not run any more."""
-    count = read(lambda connection: recover_holds(connection, replica_id=replica, clock=SystemClock()))
+    count = read(lambda connection: recover_lost(connection, replica_id=replica, clock=SystemClock()))
     text = f"{count} requests of {replica} are settled as crashed; nothing of it is held any more."
     say({"replica": replica, "settled": count}, text, as_json)

@@ -15,12 +15,10 @@ from sqlalchemy import Connection, Row, case, select, update
 from app.clock import Clock
 from app.errors import Conflict, IdempotencyMismatch, InsufficientQuota, NotFound
 from app.metering.database import microseconds, moment_of, new_id, upsert
+from app.metering.leases import Window, leased_nano, spend_lease
 from app.metering.money import shown
 from app.metering.prices import tenant_id_of
 from app.metering.tables import api_key, budget, budget_charge, budget_window, tenant, top_up
-
-Window = tuple[str, int]
-"""A budget's id, and where its window begins."""
 
 
 class BudgetKind(StrEnum):
@@ -202,19 +200,27 @@ def hold_more(connection: Connection, windows: Sequence[Window], amount_nano: in
 
 
 def spend(
-    connection: Connection, windows: Sequence[Window], *, request_id: str, held_nano: int, cost_nano: int
-) -> int | None:
-    """Turn what was held into what it cost; returns the smallest amount that is left."""
+    connection: Connection, windows: Sequence[Window], *, request_id: str, replica_id: str, held_nano: int,
+    cost_nano: int,
+) -> int | None:  # fmt: skip
+    """Turn what was held into what it cost; returns the smallest amount that is left.
+
+    What it cost beyond its hold was held by a lease of its replica, as money is while the database is away.
+    """
     left: list[int] = []
     for budget_id, window_us in sorted(windows):
-        window = budget_window.c
+        window, beyond_nano = budget_window.c, max(0, cost_nano - held_nano)
+        place = (budget_id, window_us)
+        if beyond_nano:
+            connection.execute(select(window.budget_id).where(*_is(*place)).with_for_update())
+            beyond_nano = spend_lease(connection, replica_id=replica_id, place=place, cost_nano=beyond_nano)
         row = connection.execute(
             update(budget_window)
             .where(*_is(budget_id, window_us))
-            .values(spent_nano=window.spent_nano + cost_nano, held_nano=window.held_nano - held_nano)
-            .returning(window.limit_nano, window.spent_nano, window.held_nano)
+            .values(spent_nano=window.spent_nano + cost_nano, held_nano=window.held_nano - held_nano - beyond_nano)
+            .returning(window.limit_nano, window.spent_nano, window.held_nano, leased_nano().label("leased_nano"))
         ).one()
-        left.append(row.limit_nano - row.spent_nano - row.held_nano)
+        left.append(row.limit_nano - row.spent_nano - row.held_nano + row.leased_nano)
         if cost_nano:
             connection.execute(
                 budget_charge.insert().values(
@@ -232,8 +238,10 @@ def balance_nano(connection: Connection, *, tenant_id: str, key_id: str, at_us: 
     ).all()  # fmt: skip
     left: list[int] = []
     for row in rows:
-        window = connection.execute(select(budget_window).where(*_is(row.id, window_start_us(row.kind, at_us)))).first()
-        left.append(row.limit_nano if window is None else window.limit_nano - window.spent_nano - window.held_nano)
+        window = budget_window.c
+        free = window.limit_nano - window.spent_nano - window.held_nano + leased_nano()
+        found = connection.scalar(select(free).where(*_is(row.id, window_start_us(row.kind, at_us))))
+        left.append(row.limit_nano if found is None else found)
     return min(left) if left else None
 
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from app.errors import EngineOverloaded, SettingsError
 from app.metering.ledger import Admission, Usage
+from app.metering.replica import JOURNAL_NAME
 
-JOURNAL_NAME = "journal"
 SYNC_S = 0.05
 SLOT_BYTES = 4096
 SLOTS = 4096

@@ -1,7 +1,7 @@
 """The ledger: a hold is taken before work and settled after it, into exactly one entry that never changes."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -9,8 +9,9 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, delete, or_, select, update
 
 from app.clock import Clock
-from app.metering.budgets import Window, balance_nano, hold_money, hold_more, room_nano, spend
+from app.metering.budgets import balance_nano, hold_money, hold_more, room_nano, spend
 from app.metering.database import microseconds, moment_of, upsert
+from app.metering.leases import Window
 from app.metering.money import Meter, cost_nano
 from app.metering.prices import prices_or_refusal
 from app.metering.rollups import add_to_sums
@@ -143,21 +144,30 @@ def extend_hold(connection: Connection, admission: Admission, *, held_tokens: in
     row = connection.execute(select(hold.c.amount_nano).where(hold.c.request_id == admission.request_id)).first()
     if row is None or wanted_tokens <= held_tokens:
         return held_tokens
-    room = room_nano(connection, admission.windows)
+    covered, amount = covered_tokens(
+        admission, held_tokens=held_tokens, wanted_tokens=wanted_tokens, held_nano=row.amount_nano,
+        room_nano=room_nano(connection, admission.windows),
+    )  # fmt: skip
+    if amount > row.amount_nano:
+        hold_more(connection, admission.windows, amount - row.amount_nano)
+        connection.execute(
+            update(hold).where(hold.c.request_id == admission.request_id).values(amount_nano=amount)
+        )  # fmt: skip
+    return covered
+
+
+def covered_tokens(
+    admission: Admission, *, held_tokens: int, wanted_tokens: int, held_nano: int, room_nano: int
+) -> tuple[int, int]:
+    """For how many output tokens, from `held_tokens` to `wanted_tokens`, the room suffices; and what is held then."""
     low, high = held_tokens, wanted_tokens
     while low < high:
         middle = (low + high + 1) // 2
-        if admission.cost_nano(middle) - row.amount_nano <= room:
+        if admission.cost_nano(middle) - held_nano <= room_nano:
             low = middle
         else:
             high = middle - 1
-    more = admission.cost_nano(low) - row.amount_nano
-    if more > 0:
-        hold_more(connection, admission.windows, more)
-        connection.execute(
-            update(hold).where(hold.c.request_id == admission.request_id).values(amount_nano=row.amount_nano + more)
-        )
-    return low
+    return low, max(held_nano, admission.cost_nano(low)) if low > held_tokens else held_nano
 
 
 def note_progress(connection: Connection, progress: Mapping[str, Usage]) -> None:
@@ -196,7 +206,10 @@ def settle(
     }  # fmt: skip
     statement = upsert(connection, usage_entry).values(**entry).on_conflict_do_nothing().returning(usage_entry.c.id)
     is_new = connection.execute(statement).first() is not None
-    left = release(connection, admission.request_id, cost_nano=cost if is_new else 0)
+    left = release(
+        connection, admission.request_id, cost_nano=cost if is_new else 0, windows=admission.windows,
+        replica_id=admission.replica_id,
+    )  # fmt: skip
     if is_new:
         add_to_sums(connection, entry)
     else:
@@ -204,15 +217,25 @@ def settle(
     return dataclasses.replace(receipt_of(entry), balance_nano=left)
 
 
-def release(connection: Connection, request_id: str, *, cost_nano: int = 0) -> int | None:
-    """Let go of a hold, spending `cost_nano` of it; returns what is left in its budgets. Harmless without a hold."""
+def release(
+    connection: Connection, request_id: str, *, cost_nano: int = 0, windows: Sequence[Window] = (),
+    replica_id: str = "local",
+) -> int | None:  # fmt: skip
+    """Let go of a hold, spending `cost_nano`; returns what is left in its budgets.
+
+    Harmless without a hold: then only what it cost is spent, in `windows`, out of the replica's lease.
+    """
     row = connection.execute(
         delete(hold).where(hold.c.request_id == request_id).returning(hold.c.amount_nano, hold.c.windows)
     ).first()
-    if row is None or not row.windows:
+    held_nano = 0 if row is None else row.amount_nano
+    if row is not None:
+        windows = [(str(budget_id), int(window_us)) for budget_id, window_us in row.windows]
+    if not windows or not (held_nano or cost_nano):
         return None
-    windows = [(str(budget_id), int(window_us)) for budget_id, window_us in row.windows]
-    return spend(connection, windows, request_id=request_id, held_nano=row.amount_nano, cost_nano=cost_nano)
+    return spend(
+        connection, windows, request_id=request_id, replica_id=replica_id, held_nano=held_nano, cost_nano=cost_nano
+    )
 
 
 def receipt_of(entry: Mapping[str, Any] | RowMapping) -> Receipt:
@@ -232,13 +255,15 @@ def admission_of(row: RowMapping) -> Admission:
     )  # fmt: skip
 
 
-def recover(connection: Connection, *, replica_id: str, clock: Clock) -> int:
+def recover(connection: Connection, *, replica_id: str, clock: Clock, with_workers: bool = False) -> int:
     """Settle what this replica held when it died, by its last checkpoints; returns how many requests there were.
 
-    A replica's worker processes are named after it, `<replica>.<number>`: theirs are settled too.
+    A replica's worker processes are named after it, `<replica>.<number>`: theirs are settled too if asked for.
     """
-    is_ours = or_(hold.c.replica_id == replica_id, hold.c.replica_id.startswith(f"{replica_id}.", autoescape=True))
-    rows = connection.execute(select(hold).where(is_ours)).mappings().all()
+    is_its = hold.c.replica_id == replica_id
+    if with_workers:
+        is_its = or_(is_its, hold.c.replica_id.startswith(f"{replica_id}.", autoescape=True))
+    rows = connection.execute(select(hold).where(is_its).order_by(hold.c.request_id)).mappings().all()
     for row in rows:
         usage = Usage(
             input_tokens=row["input_tokens"], output_tokens=row["output_tokens"], characters=row["characters"]

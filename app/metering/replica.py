@@ -6,6 +6,7 @@ from pathlib import Path
 
 REPLICA_NAME = "replica"
 WORKERS_NAME = "workers"
+JOURNAL_NAME = "journal"
 LOCAL = "local"
 """The only one of its database."""
 
@@ -37,3 +38,15 @@ def journal_folder(home: Path, worker: int | None = None) -> Path:
 def workers_of(home: Path) -> list[int]:
     """The workers that have ever kept a journal here."""
     return sorted(int(path.name) for path in (home / WORKERS_NAME).glob("*") if path.name.isdigit())
+
+
+def is_folder_of(folder: Path, replica: str, *, is_shared: bool) -> bool:
+    """Whether the journal of `replica` lies in `folder` on a disk of this machine: another's may have the same path."""
+    base, _, worker = replica.partition(".")
+    home = folder.parent.parent if worker else folder
+    if not (folder / JOURNAL_NAME).exists():
+        return False
+    if not is_shared:
+        return base == LOCAL
+    path = home / REPLICA_NAME
+    return path.exists() and path.read_text(encoding="ascii").strip() == base

@@ -14,6 +14,13 @@ class MeteringSettings(BaseModel):
         None, description="postgresql://user:password@host/database for several replicas; null is SQLite in `home`."
     )
     connections: int = Field(8, ge=1, le=100, description="Connections to PostgreSQL that this replica opens at most.")
+    escrow_share: float = Field(
+        0.1, ge=0, le=0.5,
+        description="Part of what a budget has left that a replica may set aside for when PostgreSQL is away.",
+    )  # fmt: skip
+    dead_after_s: float = Field(
+        120.0, ge=1, description="How long a replica is silent before others settle what it held."
+    )
     replay_bytes: int = Field(
         64 * 2**20, ge=0, description="Memory for answers that an Idempotency-Key may replay; 0 keeps none."
     )

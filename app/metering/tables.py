@@ -192,6 +192,17 @@ budget_window = Table(
     Column("held_nano", BigInteger, nullable=False),
 )
 
+# What a replica has set aside of a budget for the time when the database is away: part of the window's `held_nano`.
+budget_lease = Table(
+    "budget_lease",
+    metadata,
+    Column("replica_id", String(40), primary_key=True),
+    Column("budget_id", String(40), ForeignKey("budget.id"), primary_key=True),
+    Column("window_us", BigInteger, primary_key=True, autoincrement=False),
+    Column("amount_nano", BigInteger, nullable=False),
+    Index("ix_budget_lease_window", "budget_id", "window_us"),
+)
+
 top_up = Table(
     "top_up",
     metadata,
@@ -211,6 +222,17 @@ budget_charge = Table(
     Column("window_us", BigInteger, nullable=False),
     Column("cost_nano", BigInteger, nullable=False),
     Index("ix_budget_charge_window", "budget_id", "window_us"),
+)
+
+# Who serves: a living process moves its `beat` on. `folder` is where its journal lies, on a disk that may be shared.
+replica = Table(
+    "replica",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("beat", BigInteger, nullable=False),
+    Column("folder", String(1000), nullable=False),
+    Column("started_us", BigInteger, nullable=False),
+    Column("seen_us", BigInteger, nullable=False),
 )
 
 idempotency = Table(

@@ -9,7 +9,17 @@ from sqlalchemy import Connection, Table, func, select
 from app.metering.budgets import BudgetKind
 from app.metering.ledger import Admission, Usage, charge_nano
 from app.metering.rollups import COUNTED, DAY_US, HOUR_US, SAME
-from app.metering.tables import budget, budget_charge, budget_window, hold, top_up, usage_day, usage_entry, usage_hour
+from app.metering.tables import (
+    budget,
+    budget_charge,
+    budget_lease,
+    budget_window,
+    hold,
+    top_up,
+    usage_day,
+    usage_entry,
+    usage_hour,
+)  # fmt: skip
 
 Sums = dict[tuple[Any, ...], tuple[int, ...]]
 
@@ -76,6 +86,8 @@ def budget_drifts(connection: Connection) -> Iterator[str]:
     for row in connection.execute(select(hold.c.amount_nano, hold.c.windows)):
         for budget_id, window_us in row.windows:
             held[budget_id, window_us] += row.amount_nano
+    for row in connection.execute(select(budget_lease)):
+        held[row.budget_id, row.window_us] += row.amount_nano
     chosen = select(top_up.c.budget_id, func.sum(top_up.c.amount_nano)).group_by(top_up.c.budget_id)
     paid = {row[0]: int(row[1]) for row in connection.execute(chosen)}
     known = select(budget_window, budget.c.kind).join(budget, budget.c.id == budget_window.c.budget_id)
@@ -83,7 +95,7 @@ def budget_drifts(connection: Connection) -> Iterator[str]:
         place = (row["budget_id"], row["window_us"])
         for what, ought in (("spent", spent.pop(place, 0)), ("held", held.pop(place, 0))):
             if row[f"{what}_nano"] != ought:
-                yield f"budget {place}: {what} is {row[f'{what}_nano']}, its entries and holds make {ought}"
+                yield f"budget {place}: {what} is {row[f'{what}_nano']}, its entries, holds and leases make {ought}"
         if row["kind"] == BudgetKind.PREPAID and row["limit_nano"] != paid.get(row["budget_id"], 0):
             yield f"budget {place}: its top-ups make {paid.get(row['budget_id'], 0)}, it has {row['limit_nano']}"
     for place in [*spent, *held]:

@@ -17,6 +17,8 @@ from app.metering.database import Database
 from app.metering.journal import Journal
 from app.metering.keys import NewKey
 from app.metering.ledger import Admission, Outcome, Usage, list_entries, open_hold
+from app.metering.money import Meter
+from app.metering.prices import set_price
 from app.metering.spool import SHIPPING_NAME, SPOOL_NAME
 from app.metering.tables import hold
 from tests.fixtures.clock import TurnedClock
@@ -151,6 +153,7 @@ async def test_whoever_has_a_budget_is_refused_while_nobody_can_tell_what_is_lef
     books: Books, away: Away, key: NewKey
 ) -> None:
     await away.run(lambda c: add_money(c, clock=CLOCK, tenant_name="acme", amount_nano=100))
+    await away.run(lambda c: set_price(c, clock=CLOCK, model="m", task="t", meter=Meter.REQUEST, pico_per_unit=1000))
     await books.settle(await books.open(admission(key, "r")), Outcome.FINISHED, Usage(input_tokens=3))
     away.is_away = True
     with pytest.raises(StorageUnavailable):
