@@ -1,9 +1,12 @@
 """One typed tree of settings: tollgate.yaml, then TOLLGATE_* variables, then flags; the later wins.
 
-TOLLGATE_ENGINE__THREADS sets engine.threads. Each room has a slice of its own and never sees the rest.
+TOLLGATE_ENGINE__THREADS sets engine.threads; TOLLGATE_METERING__DATABASE_URL_FILE names a file that holds
+metering.database_url, so that a secret need not stand in the environment. Each room has a slice of its own and never
+sees the rest.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,6 +14,7 @@ import yaml
 from pydantic import Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -28,8 +32,9 @@ from app.registry.settings import RegistrySettings
 
 PREFIX = "TOLLGATE_"
 FILE_NAME = "tollgate.yaml"
-NOT_SETTINGS = frozenset({"TOLLGATE_CONFIG", "TOLLGATE_API_KEY", "TOLLGATE_URL"})
-"""Variables that commands read: the settings' file, and a server's address and key."""
+IN_FILE = "_file"
+NOT_SETTINGS = frozenset({"TOLLGATE_CONFIG", "TOLLGATE_API_KEY", "TOLLGATE_URL", "TOLLGATE_KERNEL_CACHE"})
+"""Variables that others read: the settings' file, a server's address and key, where compiled kernels are kept."""
 
 
 class Settings(BaseSettings):
@@ -63,7 +68,8 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags (as init values) over variables over the file."""
-        assert isinstance(init_settings, InitSettingsSource)
+        assert isinstance(init_settings, InitSettingsSource) and isinstance(env_settings, EnvSettingsSource)
+        env_settings.env_vars = with_files_read(env_settings.env_vars)
         flags = dict(cast("dict[str, Any]", init_settings.init_kwargs))
         path = flags.pop("file", None)
         sources: list[PydanticBaseSettingsSource] = [InitSettingsSource(settings_cls, flags), env_settings]
@@ -95,9 +101,28 @@ def load_settings(flags: dict[str, Any] | None = None, *, file: Path | None = No
     return settings.model_copy(update={"home": settings.home.expanduser().resolve()})
 
 
+def with_files_read(variables: Mapping[str, str | None]) -> dict[str, str | None]:
+    """The variables (in small letters) with each `…_file` replaced by what it names. Raises SettingsError."""
+    read: dict[str, str | None] = {}
+    known = {name.lower() for name in known_variables()}
+    for name, value in variables.items():
+        setting = name.removesuffix(IN_FILE)
+        if name in known or setting not in known or value is None:
+            read[name] = value
+            continue
+        if setting in variables:
+            raise SettingsError(f"{setting.upper()} and {name.upper()} are both set; keep one")
+        try:
+            read[setting] = Path(value).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as cause:
+            raise SettingsError(f"{name.upper()} names {value}, which cannot be read: {cause}") from cause
+    return read
+
+
 def refuse_unknown_variables() -> None:
     """Raises SettingsError for a TOLLGATE_ variable that sets nothing: it is most likely a typo."""
     known = known_variables()
+    known |= {name + IN_FILE.upper() for name in known}
     for name in sorted(os.environ):
         if name.upper().startswith(PREFIX) and name.upper() not in known | NOT_SETTINGS:
             raise SettingsError(f"the variable {name} sets nothing; `tollgate serve --print-config` lists the settings")

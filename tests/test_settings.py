@@ -86,3 +86,28 @@ def test_a_fault_in_a_secret_does_not_repeat_it(tmp_path: Path, text: str) -> No
     with pytest.raises(SettingsError) as refused:
         load_settings()
     assert "hush" not in refused.value.message
+
+
+def test_a_secret_comes_from_the_file_that_a_variable_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = tmp_path / "database-url"
+    secret.write_text("postgresql://tollgate:hush@db/tollgate\n", encoding="utf-8")
+    monkeypatch.setenv("TOLLGATE_METERING__DATABASE_URL_FILE", str(secret))
+    settings = load_settings()
+    assert settings.metering.opened_url == "postgresql://tollgate:hush@db/tollgate"
+    assert "hush" not in printed(settings)
+    monkeypatch.setenv("TOLLGATE_METERING__DATABASE_URL", "postgresql://other/one")
+    with pytest.raises(SettingsError) as refused:
+        load_settings()
+    assert "are both set; keep one" in refused.value.message
+
+
+def test_a_variable_that_names_a_missing_file_is_a_fault_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOLLGATE_LIMITS__REDIS_URL_FILE", "/nowhere/redis-url")
+    with pytest.raises(SettingsError) as refused:
+        load_settings()
+    assert "TOLLGATE_LIMITS__REDIS_URL_FILE names /nowhere/redis-url" in refused.value.message
+    monkeypatch.delenv("TOLLGATE_LIMITS__REDIS_URL_FILE")
+    monkeypatch.setenv("TOLLGATE_LIMITS__NOTHING_FILE", "/nowhere/nothing")
+    with pytest.raises(SettingsError) as refused:
+        load_settings()
+    assert "TOLLGATE_LIMITS__NOTHING_FILE sets nothing" in refused.value.message
