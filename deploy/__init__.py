@@ -1,0 +1,1 @@
+"""What runs Tollgate for others: image, balancer, compose, kubernetes, dashboards. Nothing of the application."""
