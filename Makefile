@@ -28,14 +28,14 @@ test-faults: install
 	$(BIN)/pytest -m fault_long tests/faults
 
 check: install
-	$(BIN)/ruff format --check app tests benchmarks
-	$(BIN)/ruff check app tests benchmarks
+	$(BIN)/ruff format --check app tests benchmarks deploy
+	$(BIN)/ruff check app tests benchmarks deploy
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 
 format: install
-	$(BIN)/ruff format app tests benchmarks
-	$(BIN)/ruff check --fix app tests benchmarks
+	$(BIN)/ruff format app tests benchmarks deploy
+	$(BIN)/ruff check --fix app tests benchmarks deploy
 
 bench: install
 	@echo "installing the engines to compare with; then every work runs (--help: python -m benchmarks --help)"
