@@ -117,7 +117,7 @@ class DecodeLane(Lane):
                 search=job.search, tokens_max=job.max_new_tokens, stop_ids=job.stop_ids, banned=resident.banned,
                 forced_last_id=resident.forced_last_id,
             )  # fmt: skip
-        return Sampler(job.search, job.ids, logprobs=job.logprobs, banned=resident.banned)
+        return Sampler(job.search, job.ids, logprobs=job.logprobs, banned=resident.banned, stop_ids=job.stop_ids)
 
     def _score_prompts(self, plan: StepPlan, hidden: torch.Tensor) -> None:
         """Report the log-probabilities of the prompt tokens that the fed ones foretell, where a job asks for them."""

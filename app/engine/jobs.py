@@ -73,6 +73,8 @@ class Sampling:
     """Keep the k most probable tokens; 0 keeps all."""
     top_p: float = 1.0
     """Keep the smallest set of tokens whose probability reaches p; 1 keeps all."""
+    min_p: float = 0.0
+    """Keep tokens at least this share as probable as the most probable one (Nguyen 2024); 0 keeps all."""
     repetition_penalty: float = 1.0
     """Divides positive and multiplies negative scores of tokens seen in prompt or output (Keskar 2019); 1 is off."""
     presence_penalty: float = 0.0
@@ -81,6 +83,12 @@ class Sampling:
     """Subtracted per occurrence in the output (OpenAI)."""
     logit_bias: tuple[tuple[int, float], ...] = ()
     """(token id, added score) pairs."""
+    allowed_ids: tuple[int, ...] = ()
+    """Only these tokens may be drawn; empty allows all."""
+    banned_runs: tuple[tuple[int, ...], ...] = ()
+    """Runs of tokens that are never completed: the last of one is banned wherever the output ends in the others."""
+    min_tokens: int = 0
+    """No stop token may be drawn before there are so many."""
     seed: int | None = None
     """Seeds the row's own generator, so that company in the batch never changes the draw; None draws a fresh seed."""
 

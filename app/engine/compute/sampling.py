@@ -2,8 +2,8 @@
 
 import logging
 import math
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,18 +30,23 @@ class Sampler:
     """One row's parameters, generator and history."""
 
     def __init__(
-        self, search: Sampling, prompt: Sequence[int], *, logprobs: int | None, banned: Sequence[int] = ()
-    ) -> None:
+        self, search: Sampling, prompt: Sequence[int], *, logprobs: int | None, banned: Sequence[int] = (),
+        stop_ids: Iterable[int] = (),
+    ) -> None:  # fmt: skip
         self.search = search
         self.logprobs = logprobs
         self.is_changing = bool(
             search.repetition_penalty != 1 or search.presence_penalty or search.frequency_penalty
-            or search.logit_bias or banned
+            or search.logit_bias or search.allowed_ids or search.banned_runs or search.min_tokens or banned
         )  # fmt: skip
         """Whether scores are changed before the choice."""
         self._banned = list(banned)
+        self._stop_ids = list(stop_ids)
         self._prompt = frozenset(prompt)
         self._counts: Counter[int] = Counter()
+        self._produced = 0
+        self._tail: deque[int] = deque(maxlen=max((len(run) - 1 for run in search.banned_runs), default=0))
+        """The last tokens drawn, as many as a banned run needs to be recognised."""
         self._generator = torch.Generator()
         if search.seed is None:
             self._generator.seed()
@@ -55,6 +60,8 @@ class Sampler:
     def note(self, token: int) -> None:
         """Remember what was drawn."""
         self._counts[token] += 1
+        self._produced += 1
+        self._tail.append(token)
 
     def change(self, scores: torch.Tensor) -> None:
         """Apply penalties, biases and bans to scores (vocabulary,), in place."""
@@ -69,7 +76,25 @@ class Sampler:
             scores[ids] -= search.presence_penalty + search.frequency_penalty * times
         for token, bias in search.logit_bias:
             scores[token] += bias
-        scores[self._banned] = -math.inf
+        banned = self._banned_now()
+        if search.allowed_ids:
+            kept = list(search.allowed_ids)
+            allowed = scores[kept]
+            scores.fill_(-math.inf)
+            scores[kept] = allowed
+            if set(kept) <= set(banned):
+                return  # what is banned may be drawn where nothing else may
+        scores[banned] = -math.inf
+
+    def _banned_now(self) -> list[int]:
+        banned = list(self._banned)
+        if self._produced < self.search.min_tokens:
+            banned += self._stop_ids
+        tail = tuple(self._tail)
+        for run in self.search.banned_runs:
+            if len(run) - 1 <= len(tail) and tail[len(tail) - len(run) + 1 :] == run[:-1]:
+                banned.append(run[-1])
+        return banned
 
 
 def draw(samplers: Sequence[Sampler], scores: torch.Tensor, forced: Sequence[int | None]) -> list[Drawn | None]:
@@ -99,6 +124,7 @@ def draw(samplers: Sequence[Sampler], scores: torch.Tensor, forced: Sequence[int
         draws.draw_rows(
             held.numpy(), np.array(sampled, np.int64), np.array([one.temperature for one in chosen], np.float32),
             np.array([one.top_k for one in chosen], np.int64), np.array([one.top_p for one in chosen], np.float64),
+            np.array([one.min_p for one in chosen], np.float32),
             np.array([samplers[place].uniform() for place in sampled], np.float64), found,
         )  # fmt: skip
     drawn: list[Drawn | None] = []

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import TopKLogitsWarper, TopPLogitsWarper
+from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from app.engine.compute.sampling import Sampler, draw
 from app.engine.jobs import Sampling
@@ -87,6 +87,43 @@ def test_a_forced_token_is_taken_and_banned_ones_never_are() -> None:
     (forced,) = draw([banned], scores.clone(), [0])
     assert forced is not None
     assert forced.id == 0
+
+
+@given(seed=st.integers(0, 10_000), size=st.integers(2, 300), p=st.sampled_from([0.01, 0.1, 0.5, 1.0]))
+@CASES
+def test_min_p_keeps_what_transformers_keeps(seed: int, size: int, p: float) -> None:
+    scores = scores_of(1, size, seed)
+    kept = MinPLogitsWarper(p)(None, scores / 0.8)  # pyright: ignore[reportArgumentType]
+    allowed = set(torch.isfinite(kept[0]).nonzero().flatten().tolist())
+    chosen = [sampler(temperature=0.8, min_p=p, seed=attempt) for attempt in range(20)]
+    found = draw(chosen, scores.repeat(20, 1), [None] * 20)
+    assert {one.id for one in found if one is not None} <= allowed
+    assert None not in found
+
+
+def greedy(*scores: float, search: Sampling, stop_ids: tuple[int, ...] = (), count: int = 1) -> list[int]:
+    """The tokens that one row takes of the same scores, again and again."""
+    one = Sampler(search, (), logprobs=None, stop_ids=stop_ids)
+    drawn = [draw([one], torch.tensor([scores], dtype=torch.float32), [None])[0] for _ in range(count)]
+    return [-1 if token is None else token.id for token in drawn]
+
+
+def test_only_allowed_tokens_are_drawn_even_where_they_are_banned() -> None:
+    assert greedy(0, 3, 2, 1, search=Sampling(temperature=0, allowed_ids=(2, 3))) == [2]
+    search = Sampling(temperature=0, allowed_ids=(2, 3), banned_runs=((2,),))
+    assert greedy(0, 3, 2, 1, search=search) == [3]
+    search = Sampling(temperature=0, allowed_ids=(2,), banned_runs=((2,),))
+    assert greedy(0, 3, 2, 1, search=search) == [2]
+
+
+def test_a_banned_run_is_never_completed_and_its_tokens_stay_free_elsewhere() -> None:
+    search = Sampling(temperature=0, banned_runs=((1, 1, 1),))
+    assert greedy(0, 3, 2, search=search, count=6) == [1, 1, 2, 1, 1, 2]
+
+
+def test_no_stop_token_is_drawn_before_the_least_number_of_tokens() -> None:
+    search = Sampling(temperature=0, min_tokens=2)
+    assert greedy(0, 1, 9, search=search, stop_ids=(2,), count=3) == [1, 1, 2]
 
 
 def test_a_row_whose_bias_cannot_be_applied_fails_by_itself() -> None:

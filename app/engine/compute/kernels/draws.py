@@ -1,4 +1,4 @@
-"""Draws a token from a row of scores: temperature, top-k, top-p, without sorting the vocabulary.
+"""Draws a token from a row of scores: temperature, top-k, top-p, min-p, without sorting the vocabulary.
 
 Probabilities are positive fp32 numbers, so their bits sort as they do: a histogram of the upper bits finds where
 top-k and top-p cut, and only the tokens of one bucket are ever ordered. Ties go to the lower id.
@@ -58,7 +58,7 @@ def cut(weights, counts, masses, limit, mass_limit):
 
 
 @njit(**SERIAL)
-def draw_row(scores, temperature, top_k, top_p, uniform):
+def draw_row(scores, temperature, top_k, top_p, min_p, uniform):
     """One token of scores (vocabulary,), all finite or -infinity; `uniform` lies in [0, 1)."""
     largest = scores[0]
     for place in range(scores.size):
@@ -82,6 +82,9 @@ def draw_row(scores, temperature, top_k, top_p, uniform):
         for place in range(weights.size):
             is_kept = weights[place] > least or (weights[place] == least and place <= last)
             weights[place] = weights[place] if is_kept else np.float32(0.0)
+    if min_p > np.float32(0.0):  # the largest weight is 1
+        for place in range(weights.size):
+            weights[place] = weights[place] if weights[place] >= min_p else np.float32(0.0)
     sums = np.zeros((weights.size + BLOCK - 1) // BLOCK, np.float64)
     for block in range(sums.size):
         for place in range(block * BLOCK, min(weights.size, (block + 1) * BLOCK)):
@@ -105,9 +108,14 @@ def draw_row(scores, temperature, top_k, top_p, uniform):
 
 
 @njit(**PARALLEL)
-def draw_rows(scores, places, temperatures, top_ks, top_ps, uniforms, found):
+def draw_rows(scores, places, temperatures, top_ks, top_ps, min_ps, uniforms, found):
     """draw_row for the rows `places` of scores (rows, vocabulary), each with its own parameters, into found[place]."""
     for index in prange(places.size):
         found[places[index]] = draw_row(
-            scores[places[index]], temperatures[index], top_ks[index], top_ps[index], uniforms[index]
+            scores[places[index]],
+            temperatures[index],
+            top_ks[index],
+            top_ps[index],
+            min_ps[index],
+            uniforms[index],
         )
