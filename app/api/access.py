@@ -1,4 +1,7 @@
-"""One log line a request; its id, and how its key's limits stand, on the answer.
+"""One log line a request; its id, how long it took, and how its key's limits stand, on the answer.
+
+`x-request-id` gives back what the client sent under that name, so that its traces and those of proxies join;
+`x-tollgate-request-id` is always Tollgate's own, by which the ledger knows the request.
 
 Plain ASGI: wraps `send`, so that hang-ups reach the routes.
 """
@@ -9,11 +12,13 @@ import time
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.context import request_id_of, serving_of
+from app.api.context import client_id_of, request_id_of, serving_of
 from app.api.limits import limit_headers
 
 log = logging.getLogger("tollgate.access")
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
+OPENAI_VERSION = "2020-10-01"
+"""What OpenAI answers; some clients look for it."""
 QUIET = frozenset({"/livez", "/readyz", "/startupz", "/metrics"})
 
 
@@ -38,12 +43,17 @@ class AccessLog:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = [pair for pair in message.get("headers", []) if pair[0] != b"x-request-id"]
-                headers.append((b"x-request-id", request_id.encode()))
+                shown = {
+                    "x-request-id": client_id_of(request) or request_id, "x-tollgate-request-id": request_id,
+                    "openai-version": OPENAI_VERSION,
+                    "openai-processing-ms": str(round((time.perf_counter() - began_s) * 1000)),
+                }  # fmt: skip
                 if (principal := scope["state"].get("principal")) is not None:
-                    shown = limit_headers(serving_of(request).standing(principal))
-                    headers += [(name.encode(), value.encode()) for name, value in shown.items()]
+                    shown["openai-organization"] = principal.tenant_id
+                    shown |= limit_headers(serving_of(request).standing(principal))
                 if serving_of(request).is_leaving:
-                    headers.append((b"connection", b"close"))
+                    shown["connection"] = "close"
+                headers += [(name.encode(), value.encode()) for name, value in shown.items()]
                 message["headers"] = headers
             await send(message)
 
@@ -55,6 +65,8 @@ class AccessLog:
                 "method": scope["method"], "path": scope["path"], "status": status, "request_id": request_id,
                 "duration_ms": round((time.perf_counter() - began_s) * 1000, 1),
             }  # fmt: skip
+            if (client_id := client_id_of(request)) is not None:
+                extra["client_request_id"] = client_id
             log.info("request", extra=extra)
 
 

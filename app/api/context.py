@@ -10,7 +10,8 @@ from fastapi import Depends, Request
 from app.admission.authenticate import Principal, is_within
 from app.serving import Serving
 
-CLIENT_ID = re.compile(r"[\x21-\x7e]{1,128}")
+CLIENT_ID = re.compile(r"[\x21-\x7e]{1,512}")
+CLIENT_ID_HEADERS = ("x-request-id", "x-client-request-id")
 
 
 def serving_of(request: Request) -> Serving:
@@ -60,6 +61,15 @@ def request_id_of(request: Request) -> str:
     if not hasattr(request.state, "request_id"):
         request.state.request_id = serving_of(request).new_request_id()
     return request.state.request_id
+
+
+def client_id_of(request: Request) -> str | None:
+    """The id that the client, or a proxy before us, gave the request; printable ASCII without spaces."""
+    for name in CLIENT_ID_HEADERS:
+        found = request.headers.get(name)
+        if found is not None and CLIENT_ID.fullmatch(found):
+            return found
+    return None
 
 
 Caller = Annotated[Principal, Depends(caller)]

@@ -1,5 +1,6 @@
 """GET /v1/models: what a key may use, in OpenAI's shape with what is true of each model."""
 
+import time
 from typing import Any
 
 from fastapi import APIRouter
@@ -7,7 +8,11 @@ from fastapi import APIRouter
 from app.admission.authenticate import Principal
 from app.api.context import Caller, Rooms
 from app.errors import ModelNotFound, NotAllowed
+from app.registry.model import FolderSource, HubSource, Model, PackageSource
 from app.registry.residency import Place
+
+CREATED = int(time.time())
+"""OpenAI's field has no better meaning here than when this server began to offer its models."""
 
 router = APIRouter(prefix="/v1", tags=["models"])
 
@@ -19,9 +24,17 @@ def model_json(place: Place) -> dict[str, Any]:
     return {
         "id": model.id,
         "object": "model",
-        "created": 0,
+        "created": CREATED,
         "owned_by": "tollgate",
+        "root": model.id,
+        "parent": None,
+        "permission": [],
+        "task": model.tasks[0].value,
         "tasks": [task.value for task in model.tasks],
+        "status": place.state.value,
+        "revision": revision_of(model),
+        "dtype": model.precision.value if resident is None else resident.loaded.precision.value,
+        "device": None if resident is None else resident.loaded.device,
         "state": place.state.value,
         "description": model.description,
         "licence": model.licence,
@@ -29,6 +42,17 @@ def model_json(place: Place) -> dict[str, Any]:
         "labels": list(resident.labels if resident is not None and model.family == "bert" else model.labels),
         "languages": None if languages is None else {"source": languages.source, "target": languages.target},
     }
+
+
+def revision_of(model: Model) -> str | None:
+    """What pins the model's files: the hub's commit, a package's version, or the first file's hash."""
+    match model.source:
+        case HubSource(revision=revision):
+            return revision
+        case PackageSource(distribution=distribution):
+            return distribution
+        case FolderSource():
+            return f"sha256:{model.files[0].sha256}" if model.files else None
 
 
 def may_use(principal: Principal, place: Place) -> bool:

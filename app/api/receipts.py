@@ -33,5 +33,5 @@ async def show_request(request_id: str, principal: Caller, serving: Rooms) -> di
         )
     )
     if found is None:
-        raise NotFound("There is no such request of yours; the header x-request-id of an answer tells its id.")
+        raise NotFound("There is no such request of yours; the header x-tollgate-request-id of an answer tells its id.")
     return found

@@ -24,3 +24,7 @@ class ApiSettings(BaseModel):
     )
     keep_alive_s: float = Field(default=15.0, gt=0, description="Silence in a stream after which a comment is sent.")
     request_timeout_s: float = Field(default=600.0, gt=0, description="Longest a request may take, streams included.")
+    model_aliases: list[str] = Field(
+        default_factory=lambda: ["tgi", "dummy"],
+        description="Names that stand for the catalogue's first model of the task, as clients send; [] for none.",
+    )

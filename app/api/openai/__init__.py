@@ -1,0 +1,12 @@
+"""OpenAI's dialect: a route a file, as its clients and vLLM's send and read them.
+
+Bodies and answers only; what is asked for goes to the tasks. Unknown fields are ignored, as those clients expect.
+"""
+
+from fastapi import APIRouter
+
+from app.api.openai import completions, decisions, embeddings
+
+router = APIRouter()
+for part in (completions, embeddings, decisions):
+    router.include_router(part.router)
