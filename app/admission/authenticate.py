@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import logging
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -10,7 +11,7 @@ from fnmatch import fnmatchcase
 from itertools import islice
 
 from app.clock import Clock
-from app.errors import InvalidKey, MissingKey, NotAllowed, StorageUnavailable, TenantSuspended
+from app.errors import InvalidKey, MissingKey, NotAllowed, NotFound, StorageUnavailable, TenantSuspended
 from app.metering.database import Database, microseconds
 from app.metering.keys import (
     KeyRecord,
@@ -24,8 +25,10 @@ from app.metering.keys import (
     note_uses,
 )
 from app.metering.limits import NO_LIMITS, LimitRule
+from app.metering.peppers import chosen, redigest
 from app.metering.tenants import STANDARD, Status
 
+log = logging.getLogger(__name__)
 POLL_S = 0.5
 """How often a change of keys by another process is looked for: a revocation holds within 2 s."""
 STALE_S = 300.0
@@ -102,6 +105,8 @@ class Authenticator:
         self._unknown: OrderedDict[bytes, float] = OrderedDict()
         self._watches: dict[str, Watch] = {}
         self._uses: dict[str, int] = {}
+        self._redigests: dict[str, bytes] = {}
+        """Digests, under the pepper in use, of keys that are stored under an older one."""
         self._sequence: int | None = None
         self._polled_s = clock.monotonic_s()
         self._uses_noted_s = clock.monotonic_s()
@@ -116,12 +121,14 @@ class Authenticator:
             raise MissingKey
         if not is_well_formed(presented):
             raise InvalidKey
-        known = await self._look_up(self._pepper.digest(presented))
+        known = await self._look_up(self._pepper.digests(presented))
         now_us = microseconds(self._clock.now())
         refuse_unusable(known.record, now_us)
         if known.networks is not None and not is_within(peer, known.networks):
             raise NotAllowed("This API key may not be used from this network address.")
         self._uses[known.record.id] = now_us
+        if known.record.pepper_id != self._pepper.id:
+            self._redigests[known.record.id] = self._pepper.digest(presented)
         return known.principal
 
     @asynccontextmanager
@@ -145,6 +152,7 @@ class Authenticator:
     async def poll(self) -> None:
         """Take note of keys and tenants that changed since the last call, by whichever process."""
         asked_s = self._clock.monotonic_s()
+        await self._choose_pepper()
         if self._sequence is None:
             self._sequence = await self._database.run(newest_change)
             self._forget(frozenset(record.id for record in (known.record for known in self._known.values())))
@@ -164,6 +172,17 @@ class Authenticator:
             if not is_usable(record, now_us) and record.id in self._watches:
                 self._watches.pop(record.id).stop.set()
 
+    async def _choose_pepper(self) -> None:
+        """Take note of peppers that were added to the data folder, and of which one is used."""
+        self._pepper.refresh()
+        before, used = self._pepper.id, await self._database.run(chosen)
+        try:
+            self._pepper.choose(used)
+        except NotFound as error:
+            log.error("%s", error.message)
+        if self._pepper.id != before:
+            self._redigests.clear()
+
     async def note_uses(self) -> None:
         """Write down when keys were last used: off the road of requests, in small transactions."""
         uses, self._uses = self._uses, {}
@@ -171,6 +190,11 @@ class Authenticator:
         rest = iter(uses.items())
         while part := dict(islice(rest, USES_AT_ONCE)):
             await self._database.run(lambda connection, part=part: note_uses(connection, part))
+        digests, self._redigests = self._redigests, {}
+        if digests:
+            pepper_id = self._pepper.id
+            await self._database.run(lambda connection: redigest(connection, digests, pepper_id=pepper_id))
+            self._forget(frozenset(digests))
 
     async def run(self) -> None:
         """Poll for ever; the task group of main.py owns this."""
@@ -180,7 +204,9 @@ class Authenticator:
                 await self.note_uses()
             await asyncio.sleep(POLL_S)
 
-    async def _look_up(self, digest: bytes) -> Known:
+    async def _look_up(self, digests: tuple[bytes, ...]) -> Known:
+        """By all of a key's digests; remembered by the first."""
+        digest = digests[0]
         now_s = self._clock.monotonic_s()
         known = self._known.get(digest)
         if known is not None:
@@ -190,7 +216,7 @@ class Authenticator:
         if self._unknown.get(digest, 0.0) > now_s:
             raise InvalidKey
         sequence = self._sequence
-        record = await self._database.run(lambda connection: find_key(connection, digest))
+        record = await self._database.run(lambda connection: find_key(connection, *digests))
         if record is None:
             self._unknown[digest] = now_s + UNKNOWN_S
             while len(self._unknown) > UNKNOWN_MAX:

@@ -18,7 +18,8 @@ from app.clock import Clock
 from app.errors import InvalidRequest
 from app.metering.changes import one_at_a_time
 from app.metering.database import microseconds, moment_of
-from app.metering.keys import Pepper
+from app.metering.pepper import Pepper
+from app.metering.peppers import choose_current
 from app.metering.tables import audit_log
 
 ERASURE = "tenant.erase"
@@ -46,6 +47,7 @@ def append(
 ) -> int:  # fmt: skip
     """Write an act down, in the transaction that does it; returns the row's number. `details` holds no secret."""
     one_at_a_time(connection)
+    choose_current(connection, pepper)
     last = connection.execute(
         select(audit_log.c.sequence, audit_log.c.chain).order_by(audit_log.c.sequence.desc()).limit(1)
     ).first()
@@ -91,9 +93,10 @@ def verify(connection: Connection, *, pepper: Pepper, head: str | None = None) -
         if row["sequence"] != number + 1:
             faults.append(f"rows {number + 1} to {row['sequence'] - 1} are missing")
         number = row["sequence"]
-        if row["pepper_id"] != pepper.id:
+        signed = pepper.sign_audit(previous + bound(row), row["pepper_id"])
+        if signed is None:
             faults.append(f"row {number} was signed under another pepper ({row['pepper_id']})")
-        elif not hmac.compare_digest(row["chain"], pepper.sign_audit(previous + bound(row))):
+        elif not hmac.compare_digest(row["chain"], signed):
             faults.append(f"row {number} was changed, or the row before it")
         if row["salt"] is not None:
             if row["details_digest"] != digest_of(row["details"], row["salt"]):

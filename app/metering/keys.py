@@ -6,13 +6,11 @@
 import dataclasses
 import hmac
 import ipaddress
-import os
 import secrets
 import string
 import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, case, func, or_, select, update
@@ -22,6 +20,8 @@ from app.errors import Conflict, InvalidRequest, NotFound
 from app.metering.changes import note_change
 from app.metering.database import microseconds, moment_of, new_id
 from app.metering.limits import NO_LIMITS, LimitRule, rule_of
+from app.metering.pepper import Pepper
+from app.metering.peppers import choose_current
 from app.metering.tables import api_key, key_change, tenant
 from app.metering.tenants import Status, checked_name, ensure_tenant
 
@@ -29,7 +29,6 @@ ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 SECRET_LENGTH = 43
 """Base62 characters that hold 256 bits."""
 CHECKSUM_LENGTH = 6
-PEPPER_NAME = "pepper"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +44,7 @@ class KeyRecord:
     is_admin: bool
     tasks: tuple[str, ...] | None
     models: tuple[str, ...] | None
+    pepper_id: str
     created_us: int
     expires_us: int | None
     revoked_us: int | None
@@ -95,35 +95,6 @@ def is_well_formed(key: str) -> bool:
     )
 
 
-class Pepper:
-    """The secret under which keys are digested; made on first use, readable by its owner alone."""
-
-    def __init__(self, home: Path) -> None:
-        path = home / PEPPER_NAME
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            pass
-        else:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(secrets.token_bytes(32))
-        self._secret = path.read_bytes()
-        if len(self._secret) < 32:
-            raise NotFound(f"{path} is shorter than 32 bytes; restore it from a backup, or every key is lost")
-        self.id = hmac.digest(self._secret, b"pepper-id", "sha256").hex()[:8]
-
-        self._audit_secret = hmac.digest(self._secret, b"audit-log", "sha256")
-
-    def digest(self, key: str) -> bytes:
-        """HMAC-SHA256 of the key: 32 bytes."""
-        return hmac.digest(self._secret, key.encode(), "sha256")
-
-    def sign_audit(self, message: bytes) -> bytes:
-        """HMAC-SHA256 under a secret of its own: a link of the audit log's chain."""
-        return hmac.digest(self._audit_secret, message, "sha256")
-
-
 def create_key(
     connection: Connection, *, clock: Clock, pepper: Pepper, tenant_name: str, name: str, is_admin: bool = False,
     tasks: tuple[str, ...] | None = None, models: tuple[str, ...] | None = None, expires_us: int | None = None,
@@ -131,6 +102,7 @@ def create_key(
 ) -> NewKey:  # fmt: skip
     """Make a key for a tenant, which is made too when it is new. Raises InvalidRequest."""
     now_us = microseconds(clock.now())
+    choose_current(connection, pepper)
     tenant_id = ensure_tenant(connection, clock=clock, name=tenant_name)
     key, key_id = make_key(is_admin=is_admin), new_id("key", clock)
     connection.execute(
@@ -233,9 +205,9 @@ def list_keys(
     return [record_of(row) for row in connection.execute(chosen).mappings()]
 
 
-def find_key(connection: Connection, digest: bytes) -> KeyRecord | None:
-    """The key with this digest, whatever its state: one look-up by a unique index."""
-    row = connection.execute(_keys().where(api_key.c.digest == digest)).mappings().first()
+def find_key(connection: Connection, *digests: bytes) -> KeyRecord | None:
+    """The key with one of these digests, whatever its state: one look-up by a unique index."""
+    row = connection.execute(_keys().where(api_key.c.digest.in_(digests))).mappings().first()
     return None if row is None else record_of(row)
 
 

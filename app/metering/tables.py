@@ -12,6 +12,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     UniqueConstraint,
 )  # fmt: skip
 
@@ -36,6 +37,7 @@ tenant = Table(
     Column("requests_per_minute", BigInteger, nullable=True),
     Column("tokens_per_minute", BigInteger, nullable=True),
     Column("concurrent_requests", BigInteger, nullable=True),
+    Column("alert_percents", JSON(none_as_null=True), nullable=True),
 )
 
 api_key = Table(
@@ -190,6 +192,8 @@ budget_window = Table(
     Column("limit_nano", BigInteger, nullable=False),
     Column("spent_nano", BigInteger, nullable=False),
     Column("held_nano", BigInteger, nullable=False),
+    Column("alert_nano", BigInteger, nullable=True, server_default="0"),
+    Column("alert_from_nano", BigInteger, nullable=False, server_default="0"),
 )
 
 # What a replica has set aside of a budget for the time when the database is away: part of the window's `held_nano`.
@@ -246,4 +250,71 @@ idempotency = Table(
     Column("replica_id", String(40), nullable=False),
     Column("created_us", BigInteger, nullable=False),
     Column("expires_us", BigInteger, nullable=False, index=True),
+)
+
+# An alert goes out once for a window and a limit; `reached` is a percentage, or `refused`.
+budget_alert = Table(
+    "budget_alert",
+    metadata,
+    Column("budget_id", String(40), ForeignKey("budget.id"), primary_key=True),
+    Column("window_us", BigInteger, primary_key=True, autoincrement=False),
+    Column("limit_nano", BigInteger, primary_key=True, autoincrement=False),
+    Column("reached", String(10), primary_key=True),
+    Column("at_us", BigInteger, nullable=False),
+)
+
+# Its secret is made of its id and the pepper, and stored nowhere.
+webhook = Table(
+    "webhook",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("tenant_id", String(40), ForeignKey("tenant.id"), nullable=True),
+    Column("url", String(2000), nullable=False),
+    Column("pepper_id", String(16), nullable=False),
+    Column("secret_number", Integer, nullable=False),
+    Column("is_active", Boolean, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+)
+
+webhook_delivery = Table(
+    "webhook_delivery",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("webhook_id", String(40), ForeignKey("webhook.id"), nullable=False),
+    Column("tenant_id", String(40), nullable=True),
+    Column("type", String(60), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("state", String(10), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_us", BigInteger, nullable=False),
+    Column("lease_id", String(40), nullable=True),
+    Column("status", Integer, nullable=True),
+    Column("error", String(200), nullable=True),
+    Column("created_us", BigInteger, nullable=False),
+    Column("ended_us", BigInteger, nullable=True),
+    Index("ix_webhook_delivery_due", "state", "next_us"),
+)
+
+# Who takes usage events; entries are queued for each that was seen lately.
+usage_feed = Table(
+    "usage_feed",
+    metadata,
+    Column("name", String(40), primary_key=True),
+    Column("seen_us", BigInteger, nullable=False),
+)
+
+usage_event = Table(
+    "usage_event",
+    metadata,
+    Column("feed", String(40), primary_key=True),
+    Column("entry_id", String(40), primary_key=True),
+    Column("leased_until_us", BigInteger, nullable=False),
+    Column("lease_id", String(40), nullable=True),
+)
+
+pepper_use = Table(
+    "pepper_use",
+    metadata,
+    Column("pepper_id", String(16), primary_key=True),
+    Column("activated_us", BigInteger, nullable=False),
 )
