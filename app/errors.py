@@ -194,6 +194,14 @@ class InsufficientQuota(RequestError):
     code = "insufficient_quota"
     kind = Kind.QUOTA
 
+    def __init__(
+        self, message: str | None = None, *, field: str | None = None, retry_after_s: float | None = None,
+        place: tuple[str, int] | None = None,
+    ) -> None:  # fmt: skip
+        self.place = place
+        """Which budget's window refused."""
+        super().__init__(message, field=field, retry_after_s=retry_after_s)
+
 
 class IdempotencyInProgress(RequestError):
     """A request with this Idempotency-Key still runs; ask again shortly."""

@@ -7,10 +7,12 @@ from app.api import (
     admin_money,
     admin_tenants,
     admin_usage,
+    admin_webhooks,
     organization_keys,
     organization_projects,
 )
 
 ROOMS = (
-    admin, admin_tenants, admin_keys, admin_money, admin_usage, admin_audit, organization_keys, organization_projects,
+    admin, admin_tenants, admin_keys, admin_money, admin_usage, admin_webhooks, admin_audit,
+    organization_keys, organization_projects,
 )  # fmt: skip

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from app import __version__
-from app.cli import audit, budgets, db, keys, limits, models, pepper, prices, serve, tenants, usage
+from app.cli import audit, budgets, db, keys, limits, models, pepper, prices, serve, tenants, usage, webhooks
 
 cli = typer.Typer(no_args_is_help=True, help="Tollgate: a machine becomes a paid model API.", add_completion=False)
 cli.command()(serve.serve)
@@ -19,6 +19,7 @@ cli.add_typer(budgets.app, name="budgets")
 cli.add_typer(usage.app, name="usage")
 cli.add_typer(db.app, name="db")
 cli.add_typer(pepper.app, name="pepper")
+cli.add_typer(webhooks.app, name="webhooks")
 
 
 def show_version(is_asked: bool) -> None:

@@ -1,4 +1,4 @@
-"""tollgate tenants: create, list, show, update, suspend, resume, erase."""
+"""tollgate tenants: create, list, show, update, suspend, resume, alerts, erase."""
 
 import json
 from typing import Annotated, Any
@@ -11,6 +11,7 @@ from app.cli.context import AsJson, limits_of, operator, printed_limits, read, s
 from app.metering import tenants
 from app.metering.database import Database
 from app.metering.tenants import STANDARD, TenantRecord, tenant_json
+from app.metering.webhooks import percents_of, put_percents
 
 app = typer.Typer(no_args_is_help=True, help="Tenants: who pays, with how much weight, and how much at most.")
 Name = Annotated[str, typer.Argument(help="The tenant's name or id.")]
@@ -89,6 +90,27 @@ def resume(name: Name, as_json: AsJson = False) -> None:
     """Undo a suspension."""
     by = operator()
     done(read(lambda connection: by.resume_tenant(connection, name=name)), "active", as_json)
+
+
+@app.command()
+def alerts(
+    name: Name,
+    percents: Annotated[list[int] | None, typer.Option("--percent", help="May be repeated: 50, 80, 100.")] = None,
+    is_off: Annotated[bool, typer.Option("--off", help="Tell nobody of its budgets.")] = False,
+    is_usual: Annotated[bool, typer.Option("--usual", help="At 50, 80 and 100 % again.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show, or set, at which shares of its budgets webhooks are told."""
+    given = [] if is_off else None if is_usual else percents
+    if bool(percents) + is_off + is_usual > 1:
+        raise typer.BadParameter("give one of --percent, --off and --usual")
+    if percents or is_off or is_usual:
+        by = operator()
+        shown = read(lambda c: put_percents(c, by, tenant_name=name, percents=given))
+    else:
+        shown = read(lambda c: percents_of(c, name))
+    told = ", ".join(f"{percent} %" for percent in shown["percents"]) or "never"
+    say(shown, f"{shown['tenant']}: {told}", as_json)
 
 
 @app.command()

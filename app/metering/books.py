@@ -33,6 +33,7 @@ from app.metering.ledger import (
     release,
     settle,
 )
+from app.metering.refusals import Refusals
 from app.metering.spool import Settlement, Spool
 
 log = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ class Books:
         self._escrowed: set[str] = set()
         """Requests that were opened while the database was away."""
         self._doubtful: set[str] = set()
+        self._refusals = Refusals(database=database, clock=clock)
         self._is_away = False
         self._draining = asyncio.Lock()
 
@@ -103,6 +105,9 @@ class Books:
         if opened is None:
             try:
                 opened = await self._open_in_database(admission)
+            except InsufficientQuota as refusal:
+                await self._refusals.tell(refusal.place)
+                raise
             except StorageUnavailable:
                 self._is_away = True
                 opened = self._from_memory(admission)

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Row, case, select, update
 
 from app.clock import Clock
 from app.errors import Conflict, IdempotencyMismatch, InsufficientQuota, NotFound
+from app.metering.alerts import tell_reached
 from app.metering.database import microseconds, moment_of, new_id, upsert
 from app.metering.leases import Window, leased_nano, spend_lease
 from app.metering.money import shown
@@ -77,6 +78,7 @@ def set_monthly(
     connection.execute(update(budget).where(budget.c.id == budget_id).values(limit_nano=limit_nano, is_active=True))
     _ensure(connection, budget_id, window_us, limit_nano)
     connection.execute(update(budget_window).where(*_is(budget_id, window_us)).values(limit_nano=limit_nano))
+    tell_reached(connection, budget_id, window_us, at_us=now_us)
     return budget_id
 
 
@@ -109,11 +111,13 @@ def add_money(
     _ensure(connection, budget_id, 0, 0)
     window = budget_window.c
     is_covered = () if amount_nano >= 0 else (window.limit_nano + amount_nano >= window.spent_nano + window.held_nano,)
-    done = connection.execute(
-        update(budget_window).where(*_is(budget_id, 0), *is_covered).values(limit_nano=window.limit_nano + amount_nano)
-    )
+    values: dict[str, Any] = {"limit_nano": window.limit_nano + amount_nano}
+    if amount_nano > 0:
+        values["alert_from_nano"] = window.spent_nano
+    done = connection.execute(update(budget_window).where(*_is(budget_id, 0), *is_covered).values(values))
     if not done.rowcount:
         raise Conflict("the balance does not hold so much: it is spent, or held by running requests")
+    tell_reached(connection, budget_id, 0, at_us=microseconds(clock.now()))
     return TopUp(id=made, budget_id=budget_id, is_new=True)
 
 
@@ -201,9 +205,9 @@ def hold_more(connection: Connection, windows: Sequence[Window], amount_nano: in
 
 def spend(
     connection: Connection, windows: Sequence[Window], *, request_id: str, replica_id: str, held_nano: int,
-    cost_nano: int,
+    cost_nano: int, at_us: int = 0,
 ) -> int | None:  # fmt: skip
-    """Turn what was held into what it cost; returns the smallest amount that is left.
+    """Turn what was held into what it cost; returns the smallest amount that is left. Alerts that are due go out.
 
     What it cost beyond its hold was held by a lease of its replica, as money is while the database is away.
     """
@@ -218,8 +222,13 @@ def spend(
             update(budget_window)
             .where(*_is(budget_id, window_us))
             .values(spent_nano=window.spent_nano + cost_nano, held_nano=window.held_nano - held_nano - beyond_nano)
-            .returning(window.limit_nano, window.spent_nano, window.held_nano, leased_nano().label("leased_nano"))
-        ).one()
+            .returning(
+                window.limit_nano, window.spent_nano, window.held_nano, window.alert_nano,
+                leased_nano().label("leased_nano"),
+            )
+        ).one()  # fmt: skip
+        if cost_nano and row.alert_nano is not None and row.spent_nano >= row.alert_nano:
+            tell_reached(connection, budget_id, window_us, at_us=at_us)
         left.append(row.limit_nano - row.spent_nano - row.held_nano + row.leased_nano)
         if cost_nano:
             connection.execute(
@@ -293,5 +302,6 @@ def _refusal(connection: Connection, row: Row[Any, Any, Any], window_us: int, am
     what = "prepaid balance" if row.kind == BudgetKind.PREPAID else "budget of this month"
     return InsufficientQuota(
         f"The {what} does not cover this request: it may cost {shown(amount_nano)}, and {shown(max(0, left))} is left. "
-        "Ask the operator to top up, or send less."
+        "Ask the operator to top up, or send less.",
+        place=(row.id, window_us),
     )

@@ -21,8 +21,12 @@ DATABASE_NAME = "tollgate.db"
 
 def new_id(prefix: str, clock: Clock) -> str:
     """A unique id that sorts by time: prefix, milliseconds since 1970 and 80 random bits (as UUIDv7 does)."""
-    milliseconds = int(clock.now().timestamp() * 1000)
-    return f"{prefix}_{milliseconds:012x}{uuid.uuid4().hex[:20]}"
+    return id_at(prefix, microseconds(clock.now()))
+
+
+def id_at(prefix: str, at_us: int) -> str:
+    """The same, of a moment."""
+    return f"{prefix}_{at_us // 1000:012x}{uuid.uuid4().hex[:20]}"
 
 
 def microseconds(moment: datetime) -> int:

@@ -208,7 +208,7 @@ def settle(
     is_new = connection.execute(statement).first() is not None
     left = release(
         connection, admission.request_id, cost_nano=cost if is_new else 0, windows=admission.windows,
-        replica_id=admission.replica_id,
+        replica_id=admission.replica_id, at_us=at_us,
     )  # fmt: skip
     if is_new:
         add_to_sums(connection, entry)
@@ -219,7 +219,7 @@ def settle(
 
 def release(
     connection: Connection, request_id: str, *, cost_nano: int = 0, windows: Sequence[Window] = (),
-    replica_id: str = "local",
+    replica_id: str = "local", at_us: int = 0,
 ) -> int | None:  # fmt: skip
     """Let go of a hold, spending `cost_nano`; returns what is left in its budgets.
 
@@ -234,8 +234,9 @@ def release(
     if not windows or not (held_nano or cost_nano):
         return None
     return spend(
-        connection, windows, request_id=request_id, replica_id=replica_id, held_nano=held_nano, cost_nano=cost_nano
-    )
+        connection, windows, request_id=request_id, replica_id=replica_id, held_nano=held_nano, cost_nano=cost_nano,
+        at_us=at_us,
+    )  # fmt: skip
 
 
 def receipt_of(entry: Mapping[str, Any] | RowMapping) -> Receipt:

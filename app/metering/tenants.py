@@ -16,7 +16,7 @@ from app.errors import Conflict, InvalidRequest, NotFound
 from app.metering.changes import note_change
 from app.metering.database import microseconds, moment_of, new_id
 from app.metering.limits import NO_LIMITS, LimitRule, rule_of
-from app.metering.tables import api_key, audit_log, budget, tenant, top_up
+from app.metering.tables import api_key, audit_log, budget, tenant, top_up, webhook, webhook_delivery
 
 NAME_LENGTH_MAX = 200
 WEIGHT_MAX = 1000
@@ -139,6 +139,8 @@ def erase_tenant(connection: Connection, *, clock: Clock, name: str) -> tuple[Te
     )  # fmt: skip
     budgets = select(budget.c.id).where(budget.c.tenant_id == record.id)
     connection.execute(update(top_up).where(top_up.c.budget_id.in_(budgets)).values(note=""))
+    connection.execute(webhook_delivery.delete().where(webhook_delivery.c.tenant_id == record.id))
+    connection.execute(update(webhook).where(webhook.c.tenant_id == record.id).values(url="", is_active=False))
     connection.execute(update(audit_log).where(audit_log.c.tenant_id == record.id).values(details=None, salt=None))
     note_change(connection, clock=clock, changed_id=record.id)
     return find_tenant(connection, record.id), keys
@@ -150,6 +152,13 @@ def checked_name(name: str, field: str = "name", length_max: int = NAME_LENGTH_M
     if not name or len(name) > length_max or not name.isprintable():
         raise InvalidRequest(f"{field} must have 1 to {length_max} printable characters", field=field)
     return name
+
+
+def checked_percents(percents: Collection[int]) -> list[int]:
+    """Shares of a limit, rising, each once. Raises InvalidRequest."""
+    if any(not 1 <= percent <= 100 for percent in percents) or len(percents) > 10:
+        raise InvalidRequest("percents are at most ten whole numbers from 1 to 100", field="percents")
+    return sorted(set(percents))
 
 
 def checked_weight(weight: int) -> int:

@@ -101,6 +101,10 @@ METRICS: tuple[Series, ...] = (
     Series("tollgate_limits_shared", G, "1 while Redis counts the limits, 0 while each replica enforces its share; "
            "only with Redis.", across="min"),
     Series("tollgate_spool_waiting", G, "1 while entries wait for the database.", across="max"),
+    Series("tollgate_webhook_attempts", C, "Attempts to deliver a webhook's message: delivered, failed, or dead "
+           "(the last one failed).", ("outcome",)),
+    Series("tollgate_webhooks_waiting", G, "Messages for webhooks that wait, also for a next attempt.", across="max"),
+    Series("tollgate_webhooks_dead", G, "Messages for webhooks that were given up.", across="max"),
     # The process
     Series("tollgate_ready", G, "1 while /readyz says yes.", across="min"),
     Series("tollgate_processes", G, "Processes that answer HTTP."),
