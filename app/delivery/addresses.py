@@ -7,7 +7,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Collection
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import httpcore
@@ -83,12 +83,12 @@ async def resolved(host: str, port: int, networks: Collection[Network]) -> Addre
     return addresses[0]
 
 
-class CheckedConnections(httpcore.AnyIOBackend):
+class CheckedConnections(httpcore.AsyncNetworkBackend):
     """Opens connections only to permitted addresses. TLS still checks the certificate against the host's name."""
 
     def __init__(self, networks: Collection[Network]) -> None:
-        super().__init__()
         self._networks = networks
+        self._plain = cast("httpcore.AsyncNetworkBackend", httpcore.AnyIOBackend())  # pyright: ignore[reportUnknownMemberType]
 
     async def connect_tcp(
         self, host: str, port: int, timeout: float | None = None, local_address: str | None = None,  # noqa: ASYNC109
@@ -96,10 +96,14 @@ class CheckedConnections(httpcore.AnyIOBackend):
     ) -> httpcore.AsyncNetworkStream:  # fmt: skip
         """See httpcore. Raises Refused."""
         address = await resolved(host, port, self._networks)
-        return await super().connect_tcp(str(address), port, timeout, local_address, socket_options)
+        return await self._plain.connect_tcp(str(address), port, timeout, local_address, socket_options)
 
     async def connect_unix_socket(
-        self, path: str, timeout: float | None = None, socket_options: Any = None  # noqa: ASYNC109
+        self, path: str, timeout: float | None = None, socket_options: Any = None,  # noqa: ASYNC109
     ) -> httpcore.AsyncNetworkStream:  # fmt: skip
         """Never."""
         raise Refused("sockets of this machine are not for webhooks")
+
+    async def sleep(self, seconds: float) -> None:
+        """See httpcore."""
+        await asyncio.sleep(seconds)

@@ -6,7 +6,7 @@ numbers. What is due is put into the outbox in the settlement's own transaction:
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, select, update
 
 from app.metering.database import moment_of, upsert
 from app.metering.money import decimal_text
@@ -46,7 +46,7 @@ def tell_refused(connection: Connection, budget_id: str, window_us: int, *, at_u
     tell_once(connection, state_of(connection, budget_id, window_us), REFUSED, at_us=at_us)
 
 
-def tell_once(connection: Connection, row: Row[Any], reached: str, *, at_us: int) -> None:
+def tell_once(connection: Connection, row: Any, reached: str, *, at_us: int) -> None:
     """Into the outbox, unless the same was told of the same limit."""
     statement = (
         upsert(connection, budget_alert)
@@ -76,7 +76,7 @@ def tell_once(connection: Connection, row: Row[Any], reached: str, *, at_us: int
         enqueue(connection, type_name=REACHED_TYPE, tenant_id=row.tenant_id, data=data, at_us=at_us)
 
 
-def state_of(connection: Connection, budget_id: str, window_us: int) -> Row[Any]:
+def state_of(connection: Connection, budget_id: str, window_us: int) -> Any:
     """A window with whose it is."""
     window = budget_window.c
     return connection.execute(
