@@ -33,7 +33,7 @@ from app.api.disconnect import ClientGone
 from app.api.errors import answer_of
 from app.api.replay import Idempotency, Replays
 from app.clock import Clock, SystemClock
-from app.delivery.webhooks import Webhooks
+from app.delivery.outgoing import Outgoing
 from app.engine.client import EngineClient, LaneStats
 from app.engine.transports.child import ChildEngine
 from app.errors import InvalidRequest, NotFound, TollgateError
@@ -112,9 +112,7 @@ def lifespan_of(
             dead_after_s=settings.metering.dead_after_s,
         )  # fmt: skip
         gate = Gate(books=books)
-        webhooks = Webhooks(
-            database=database, pepper=pepper, clock=clock, metrics=metrics, settings=settings.webhooks
-        )  # fmt: skip
+        outgoing = Outgoing(database=database, pepper=pepper, clock=clock, metrics=metrics, settings=settings)
         app.state.serving = serving = Serving(
             authenticator=authenticator, residency=residency, limits=limits, gate=gate, engine=engine, clock=clock,
             metrics=metrics, timeout_s=settings.api.request_timeout_s, replica_id=replica, books=books,
@@ -129,9 +127,9 @@ def lifespan_of(
                 tasks = [
                     group.create_task(for_ever(authenticator.run)),
                     *(group.create_task(for_ever(loop)) for loop in (books.run, books.sync, books.report, books.lease)),
+                    *(group.create_task(for_ever(loop)) for loop in outgoing.loops),
                     *([group.create_task(for_ever(sweeper.run))] if has_company else []),
                     group.create_task(for_ever(limits.run)),
-                    group.create_task(for_ever(webhooks.run)),
                     group.create_task(load_models(serving)),
                     group.create_task(sample_for_ever(metrics)),
                 ]
@@ -141,7 +139,7 @@ def lifespan_of(
                     for task in tasks:
                         task.cancel()
         finally:
-            await webhooks.close()
+            await outgoing.close()
             await engine.close()
             with suppress(TollgateError):
                 await books.drain()
