@@ -11,7 +11,7 @@ TollgateError
 │   ├── ModelNotFound   └── NotFound
 │   └── Conflict
 ├── UnavailableError        the same request may succeed later
-│   ├── EngineOverloaded   ├── EngineLost   ├── ModelLoading   ├── ModelUnavailable
+│   ├── EngineOverloaded   ├── DeadlineUnreachable   ├── EngineLost   ├── ModelLoading   ├── ModelUnavailable
 │   ├── MemoryBudgetExceeded   ├── Draining   ├── StorageUnavailable   └── DeadlineExceeded
 ├── OperatorError           the installation is wrong: stops a start or fails a command
 │   ├── SettingsError   ├── CatalogueError   ├── SourceError   └── VerificationFailed
@@ -237,6 +237,12 @@ class EngineOverloaded(UnavailableError):
     """The queue is full; try again shortly."""
 
     code = "server_is_overloaded"
+
+
+class DeadlineUnreachable(UnavailableError):
+    """The queue is longer than the request's deadline allows; try again later, or with a later deadline."""
+
+    code = "deadline_unreachable"
 
 
 class EngineLost(UnavailableError):

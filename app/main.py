@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from app import __version__
 from app.admission.authenticate import Authenticator
@@ -77,7 +78,7 @@ def build_app(settings: Settings, *, worker: int | None = None, engine_socket: P
     app.add_middleware(Idempotency, replays=app.state.replays, body_bytes_max=settings.api.body_bytes_max)
     app.add_middleware(AccessLog)
     app.add_exception_handler(HTTPException, as_envelope)
-    for kind in (TollgateError, ClientGone, RequestValidationError, Exception):
+    for kind in (TollgateError, ClientGone, ClientDisconnect, RequestValidationError, Exception):
         app.add_exception_handler(kind, as_envelope)
     return app
 
@@ -115,7 +116,8 @@ def lifespan_of(
         outgoing = Outgoing(database=database, pepper=pepper, clock=clock, metrics=metrics, settings=settings)
         app.state.serving = serving = Serving(
             authenticator=authenticator, residency=residency, limits=limits, gate=gate, engine=engine, clock=clock,
-            metrics=metrics, timeout_s=settings.api.request_timeout_s, replica_id=replica, books=books,
+            metrics=metrics, timeout_s=settings.api.request_timeout_s, queue_wait_s=settings.api.queue_wait_s,
+            replica_id=replica, books=books,
         )  # fmt: skip
         watch(metrics, serving)
         app.state.scrape = Scrape(metrics, boards=settings.observability.metrics_compat)
@@ -235,7 +237,7 @@ async def for_ever(work: Callable[[], Awaitable[None]]) -> None:
 
 async def as_envelope(request: Request, error: Exception) -> Response:
     """Every failure in the one envelope, with the request's id. A bug is logged with its trace, and tells nothing."""
-    if isinstance(error, ClientGone):
+    if isinstance(error, ClientGone | ClientDisconnect):
         return Response(status_code=CLOSED_REQUEST)
     if isinstance(error, HTTPException):
         known = {404: NotFound("There is nothing at this address; GET /docs lists the routes.")}

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from app.admission.authenticate import Authenticator, Principal
+from app.admission.forecast import Forecast
 from app.admission.gate import HOLD_TOKENS, Gate, Reservation
 from app.admission.limits import Limits, Standing
 from app.clock import Clock
@@ -90,7 +91,8 @@ class Serving:
 
     def __init__(
         self, *, authenticator: Authenticator, residency: Residency, limits: Limits, gate: Gate, engine: EngineClient,
-        books: Books, clock: Clock, metrics: Metrics, timeout_s: float, replica_id: str = "local",
+        books: Books, clock: Clock, metrics: Metrics, timeout_s: float, queue_wait_s: float,
+        replica_id: str = "local",
     ) -> None:  # fmt: skip
         self.residency = residency
         self.books = books
@@ -108,6 +110,7 @@ class Serving:
         self._limits = limits
         self._gate = gate
         self._timeout_s = timeout_s
+        self._forecast = Forecast(stats=engine.stats, clock=clock, wait_s_max=queue_wait_s)
         self._replica_id = replica_id
 
     @property
@@ -166,6 +169,7 @@ class Serving:
             raise TaskMismatch(f"The model {model} does {does}, not {task.name.value}.", field="model")
         with self.metrics.request(task=task.name.value, model=model) as watched:
             try:
+                self._forecast.refuse_late(place.model.id, principal.tenant_id, principal.weight)
                 async with (
                     self._authenticator.watch(principal) as revoked,
                     self._run(
@@ -205,13 +209,16 @@ class Serving:
                 principal, request_id=request_id, input_tokens=prepared.input_tokens,
                 output_tokens_max=prepared.output_tokens_max, is_output_asked=prepared.is_output_asked,
             )  # fmt: skip
-            async with permit as permitted, self._gate.admit(admission, is_streaming=is_streaming) as reservation:
+            async with (
+                self._forecast.standing(prepared.jobs), permit as permitted,
+                self._gate.admit(admission, is_streaming=is_streaming) as reservation,
+            ):  # fmt: skip
                 prepared.allow = reservation.allow
                 answer: Answer[E, P] | None = None
                 try:
                     async with (
                         asyncio.timeout(self._timeout_s),
-                        open_jobs(self.engine, prepared.jobs, watch=partial(note, watched)) as session,
+                        open_jobs(self.engine, prepared.jobs, watch=partial(self._note, watched, model.id)) as session,
                     ):
                         answer = Answer(
                             request_id=request_id, prepared=prepared, session=session, reservation=reservation,
@@ -256,6 +263,11 @@ class Serving:
         await revoked.wait()
         log.info("request %s ends: its key was revoked", answer.request_id)
         await self.end(answer, KeyRevoked())
+
+    def _note(self, watched: Watched, model: str, event: Event) -> None:
+        """What metrics and forecast want to know of an event."""
+        self._forecast.begin(model, event.job_id)
+        note(watched, event)
 
 
 def note(watched: Watched, event: Event) -> None:

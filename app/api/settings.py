@@ -15,6 +15,13 @@ class ApiSettings(BaseModel):
         default_factory=list, description="Networks of proxies whose X-Forwarded-For tells the caller's address."
     )
     body_bytes_max: int = Field(default=2 * 2**20, ge=1024, description="Largest request body.")
+    connections_max: int = Field(default=4096, ge=1, description="Open connections a process; more get 503.")
+    header_bytes_max: int = Field(default=32 * 2**10, ge=1024, description="Largest head of a request, with its URL.")
+    headers_max: int = Field(default=100, ge=10, description="Most header lines of a request.")
+    header_timeout_s: float = Field(
+        default=10.0, gt=0, description="How long a connection may take to send a request's head, once it has begun."
+    )
+    body_timeout_s: float = Field(default=60.0, gt=0, description="How long it may then take to send the body.")
     drain_delay_s: float = Field(
         default=0.0, ge=0, description="How long requests are still accepted after SIGTERM, while /readyz already says "
         "no: longer than a balancer takes to notice. 0 without a balancer."
@@ -23,6 +30,10 @@ class ApiSettings(BaseModel):
         default=30.0, ge=0, description="How long running requests may then go on, before they are cut off and settled."
     )
     keep_alive_s: float = Field(default=15.0, gt=0, description="Silence in a stream after which a comment is sent.")
+    queue_wait_s: float = Field(
+        default=30.0, gt=0, description="Longest predicted wait for the engine at which a request is still taken on; "
+        "beyond it 503 with retry-after, at once."
+    )  # fmt: skip
     request_timeout_s: float = Field(default=600.0, gt=0, description="Longest a request may take, streams included.")
     model_aliases: list[str] = Field(
         default_factory=lambda: ["tgi", "dummy"],

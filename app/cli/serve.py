@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 import os
+import resource
 import socket
 import threading
 import time
@@ -15,6 +16,7 @@ import typer
 import uvicorn
 from fastapi import FastAPI
 
+from app.api.guard import guarded
 from app.errors import TollgateError
 from app.observability import logs
 from app.settings import Settings, load_settings, printed
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 CUT_OFF_S = 8.0
 """How long requests that are cut off may take to settle and say goodbye."""
 ABORT_S = 3.0
+FILES_WANTED = 65_536
 
 
 class Server(uvicorn.Server):
@@ -119,6 +122,7 @@ def serve(
         if print_config:
             typer.echo(printed(settings), nl=False)
             return
+        raise_file_limit()
         logs.set_up(level=settings.log_level, is_json=settings.log_format == "json")
         if settings.api.workers > 1:
             from app.cli.workers import run_workers
@@ -134,11 +138,20 @@ def serve(
     raise typer.Exit(0 if server.started and not server.force_exit else 1)
 
 
+def raise_file_limit() -> None:
+    """As many open files as the system grants: a connection is one, and shells often allow 1024 only."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_WANTED if hard == resource.RLIM_INFINITY else min(FILES_WANTED, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def server_of(app: FastAPI, settings: Settings, *, is_welcoming: bool) -> Server:
     """The server of one process."""
     server = Server(
         uvicorn.Config(
             app, host=settings.api.host, port=settings.api.port, log_config=None, access_log=False,
+            http=guarded(settings.api),
             proxy_headers=False,  # api/context.py reads X-Forwarded-For, from trusted proxies only
             timeout_graceful_shutdown=math.ceil(settings.api.drain_s + CUT_OFF_S), timeout_keep_alive=75,
         ),

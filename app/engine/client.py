@@ -35,6 +35,10 @@ class LaneStats:
     step_seconds: Distribution
     step_rows: Distribution
     step_tokens: Distribution
+    waiting_cost: float = 0.0
+    """Work of the line, as jobs.cost_of measures it."""
+    speed: float = 0.0
+    """Work that the lane ended a second when a line last stood; 0 while that is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

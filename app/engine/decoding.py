@@ -83,7 +83,9 @@ class DecodeLane(Lane):
         self._score_prompts(plan, hidden)
         self._apply(plan, scores)
         tokens = sum(step.count for step in plan)
-        self.tally.step(rows=len(plan), tokens=tokens, seconds=self._clock.monotonic_s() - began_s)
+        now_s = self._clock.monotonic_s()
+        self.tally.step(rows=len(plan), tokens=tokens, seconds=now_s - began_s)
+        self.tally.pace.step(now_s, is_backlogged=bool(self.waiting))
         return True
 
     def _seat(self) -> None:
@@ -200,7 +202,7 @@ class DecodeLane(Lane):
                 self._finish(row, FinishReason.LENGTH)
 
     def _advance_beams(self, row: Row, beams: Beams, scores: torch.Tensor) -> None:
-        self.tally.produce(row.job.id, self._clock.monotonic_s())
+        self.tally.produce(row.job.id, self._clock.monotonic_s(), len(row.slots))
         parents = beams.advance(scores)
         self.waiting.charge(row.job.tenant, row.job.weight, len(row.slots))
         if beams.is_done:

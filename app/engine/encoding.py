@@ -30,6 +30,7 @@ class EncodeLane(Lane):
             self.tally.seat(job.id, self._clock.monotonic_s())
         for batch in pack_by_length([len(job.ids) for job in jobs], tokens_max=self._settings.encode_tokens):
             self._encode([jobs[index] for index in batch])
+        self.tally.pace.step(self._clock.monotonic_s(), is_backlogged=bool(self.waiting))
         return bool(jobs)
 
     def _encode(self, jobs: list[EncodeJob]) -> None:

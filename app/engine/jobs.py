@@ -148,3 +148,13 @@ class EncodeJob:
 
 
 Job = DecodeJob | EncodeJob
+READ_COST = 0.125
+"""A prompt's token, in tokens produced: prompts are read many tokens a step."""
+
+
+def cost_of(job: Job) -> float:
+    """How much work a job may be, in tokens produced (encoders: tokens read). A measure of waiting, not of money."""
+    if isinstance(job, EncodeJob):
+        return float(len(job.ids))
+    rows = job.search.beams if isinstance(job.search, BeamSearch) else 1
+    return READ_COST * len(job.ids) + rows * job.max_new_tokens

@@ -10,7 +10,7 @@ from app.engine.compute.decode import Decoder
 from app.engine.compute.encoded import refusal_of as refusal_to_encode
 from app.engine.compute.models import Resident
 from app.engine.events import Event, FailedEvent, FinishedEvent, FinishReason, JobUsage
-from app.engine.jobs import BeamSearch, DecodeJob, Job, Sampling
+from app.engine.jobs import BeamSearch, DecodeJob, Job, Sampling, cost_of
 from app.engine.schedule.waiting import Waiting
 from app.engine.settings import EngineSettings
 from app.engine.tally import Tally
@@ -46,7 +46,7 @@ class Lane(ABC):
         return LaneStats(
             model=self.resident.loaded.id, running=self.running, waiting=len(self.waiting), kv_usage=self.kv_usage,
             step_seconds=self.tally.seconds.snapshot, step_rows=self.tally.rows.snapshot,
-            step_tokens=self.tally.tokens.snapshot,
+            step_tokens=self.tally.tokens.snapshot, waiting_cost=self.tally.waiting_cost, speed=self.tally.pace.speed,
         )  # fmt: skip
 
     @abstractmethod
@@ -60,7 +60,7 @@ class Lane(ABC):
             self._emit(FailedEvent(job_id=job.id, error=refusal))
         else:
             self.waiting.add(job)
-            self.tally.arrive(job.id, self._clock.monotonic_s())
+            self.tally.arrive(job.id, self._clock.monotonic_s(), cost_of(job))
 
     def cancel(self, job_id: str) -> None:
         """End a job that waits or runs here; nothing for others."""

@@ -1,0 +1,1 @@
+"""Long measurements under load, each with its bound; `make test-faults` runs them."""

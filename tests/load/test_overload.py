@@ -1,0 +1,106 @@
+"""Five times what the server can do: it does as much as before, what it takes on is in time, the rest is told at once."""
+
+import asyncio
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.fixtures.process import Served, served
+
+BODY: dict[str, Any] = {
+    "model": "tiny-gpt2", "prompt": [5, 6, 7], "n": 8, "max_tokens": 60, "ignore_eos": True, "temperature": 0,
+}  # fmt: skip
+SLOTS = 4
+WAIT_S = 2.0
+WARM_S, PEAK_S, OVERLOAD_S = 6.0, 10.0, 25.0
+TIMES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """How one request ended."""
+
+    at_s: float
+    took_s: float
+    status: int
+    retry_after: str | None
+
+
+async def ask(client: httpx.AsyncClient) -> Seen:
+    began_s = time.monotonic()
+    answer = await client.post("/v1/completions", json=BODY)
+    now_s = time.monotonic()
+    return Seen(now_s, now_s - began_s, answer.status_code, answer.headers.get("retry-after"))
+
+
+async def closed_loop(client: httpx.AsyncClient, *, clients: int, seconds: float) -> list[Seen]:
+    """Each client asks again when it is answered."""
+    end_s = time.monotonic() + seconds
+
+    async def one() -> list[Seen]:
+        found: list[Seen] = []
+        while time.monotonic() < end_s:
+            found.append(await ask(client))
+        return found
+
+    return [seen for found in await asyncio.gather(*(one() for _ in range(clients))) for seen in found]
+
+
+async def open_loop(client: httpx.AsyncClient, *, rate: float, seconds: float) -> list[Seen]:
+    """Arrivals that do not care how the server is."""
+    source, asked = random.Random(7), list[asyncio.Task[Seen]]()
+    began_s = time.monotonic()
+    due_s = began_s
+    while due_s < began_s + seconds:
+        await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+        asked.append(asyncio.create_task(ask(client)))
+        due_s += source.expovariate(rate)
+    return await asyncio.gather(*asked)
+
+
+def percentile(values: list[float], share: float) -> float:
+    return sorted(values)[int(share * (len(values) - 1))]
+
+
+async def measure(server: Served) -> tuple[float, float, list[Seen], float]:
+    """Peak rate and p99 in a closed loop; what was seen in overload, and its goodput."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=200)
+    async with httpx.AsyncClient(base_url=server.url, headers=server.headers, timeout=60, limits=limits) as client:
+        await closed_loop(client, clients=4, seconds=WARM_S)
+        began_s = time.monotonic()
+        peak = await closed_loop(client, clients=4, seconds=PEAK_S)
+        rate = sum(seen.status == 200 for seen in peak) / (time.monotonic() - began_s)
+        began_s = time.monotonic()
+        found = await open_loop(client, rate=TIMES * rate, seconds=OVERLOAD_S)
+        done = sum(seen.status == 200 and seen.at_s < began_s + OVERLOAD_S for seen in found)
+        return rate, percentile([seen.took_s for seen in peak], 0.99), found, done / OVERLOAD_S
+
+
+@pytest.mark.fault_long
+async def test_at_five_times_the_capacity_goodput_stays_and_admitted_requests_are_in_time(
+    tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    with served(
+        tmp_path, checkpoints, TOLLGATE_ENGINE__SLOTS=str(SLOTS), TOLLGATE_API__QUEUE_WAIT_S=str(WAIT_S)
+    ) as server:
+        peak, peak_p99_s, found, goodput = await measure(server)
+        good = [seen for seen in found if seen.status == 200]
+        refused = [seen for seen in found if seen.status == 503]
+        p99_s = percentile([seen.took_s for seen in good], 0.99)
+        refused_p99_s = percentile([seen.took_s for seen in refused], 0.99)
+        print(
+            f"\npeak {peak:.1f} requests/s (p99 {peak_p99_s:.2f} s); offered {len(found) / OVERLOAD_S:.1f}/s: goodput "
+            f"{goodput:.1f}/s = {goodput / peak:.0%}, p99 of admitted {p99_s:.2f} s, {len(refused)} refused with a p99 of "
+            f"{refused_p99_s:.3f} s"
+        )
+        assert {seen.status for seen in found} == {200, 503}
+        assert all(seen.retry_after is not None for seen in refused)
+        assert goodput >= 0.9 * peak
+        assert p99_s <= 1.5 * (WAIT_S + peak_p99_s)
+        assert refused_p99_s <= 1.0
+        assert server.stop() == 0
