@@ -1,4 +1,4 @@
-"""Five times what the server can do: it does as much as before, what it takes on is in time, the rest is told at once."""
+"""Five times what the server can do: it does as much as before, what it takes is in time, and the rest is told so."""
 
 import asyncio
 import random
@@ -95,8 +95,8 @@ async def test_at_five_times_the_capacity_goodput_stays_and_admitted_requests_ar
         refused_p99_s = percentile([seen.took_s for seen in refused], 0.99)
         print(
             f"\npeak {peak:.1f} requests/s (p99 {peak_p99_s:.2f} s); offered {len(found) / OVERLOAD_S:.1f}/s: goodput "
-            f"{goodput:.1f}/s = {goodput / peak:.0%}, p99 of admitted {p99_s:.2f} s, {len(refused)} refused with a p99 of "
-            f"{refused_p99_s:.3f} s"
+            f"{goodput:.1f}/s = {goodput / peak:.0%}, p99 of admitted {p99_s:.2f} s, {len(refused)} refused with a p99 "
+            f"of {refused_p99_s:.3f} s"
         )
         assert {seen.status for seen in found} == {200, 503}
         assert all(seen.retry_after is not None for seen in refused)
