@@ -9,7 +9,7 @@ TollgateError
 │   ├── PriceMissing   ├── InsufficientQuota
 │   ├── IdempotencyInProgress   ├── IdempotencyMismatch   ├── ReplayUnavailable
 │   ├── ModelNotFound   └── NotFound
-│   └── Conflict
+│   ├── Conflict   └── RequestCancelled
 ├── UnavailableError        the same request may succeed later
 │   ├── EngineOverloaded   ├── DeadlineUnreachable   ├── EngineLost   ├── ModelLoading   ├── ModelUnavailable
 │   ├── MemoryBudgetExceeded   ├── Draining   ├── StorageUnavailable   └── DeadlineExceeded
@@ -178,6 +178,13 @@ class Conflict(RequestError):
     """The request conflicts with the present state."""
 
     code = "conflict"
+    kind = Kind.CONFLICT
+
+
+class RequestCancelled(RequestError):
+    """The request was cancelled, as its account asked; what was done until then is charged."""
+
+    code = "request_cancelled"
     kind = Kind.CONFLICT
 
 

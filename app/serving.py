@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -15,13 +16,14 @@ from app.clock import Clock
 from app.engine.client import EngineClient
 from app.engine.events import Event, FailedEvent, FinishedEvent, TokenEvent
 from app.engine.session import JobSession, open_jobs
-from app.errors import DeadlineExceeded, Draining, KeyRevoked, TaskMismatch, TollgateError
+from app.errors import DeadlineExceeded, Draining, KeyRevoked, RequestCancelled, TaskMismatch, TollgateError
 from app.metering.books import Books
 from app.metering.database import new_id
-from app.metering.ledger import Admission, Outcome, Receipt, Usage, estimate
+from app.metering.ledger import Admission, Outcome, Receipt, Usage, ask_to_cancel, estimate
 from app.observability.metrics import Metrics, Watched
 from app.registry.model import Model, TaskName
 from app.registry.residency import Residency, State
+from app.running import Run, Runs, within
 from app.tasks.task import Caller, Prepared, Task
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,8 @@ class Answer(Generic[E, P]):
         self.prepared = prepared
         self.ended_by: TollgateError | None = None
         """Why nothing more of it leaves: its key was revoked, or the replica's time to drain is over."""
+        self.is_cancelled = False
+        """Its customer wanted no more: what has left is the answer, if it may end anywhere."""
         self._events = events
         self._session = session
         self._reservation = reservation
@@ -83,7 +87,16 @@ class Answer(Generic[E, P]):
 
     async def settle(self) -> Receipt:
         """Commit the entry: after the last event, before the last chunk, so that what is shown is durable."""
+        if self.is_cancelled:
+            used = replace(self.used(), output_tokens=self.prepared.delivered_tokens)
+            return await self._reservation.settle(Outcome.CANCELLED, used)
         return await self._reservation.settle(Outcome.FINISHED, self.delivered())
+
+    async def cancel(self) -> None:
+        """End its jobs; their terminal events still come."""
+        self.is_cancelled = self.prepared.is_cancelled = True
+        for job in self.prepared.jobs:
+            await self._session.cancel(job.id)
 
 
 class Serving:
@@ -101,6 +114,7 @@ class Serving:
         self.metrics = metrics
         self.is_leaving = False
         """Told to end: not ready, but what comes is still served, until balancers have noticed."""
+        self.runs = Runs()
         self.is_draining = False
         """What comes is refused; what runs goes on."""
         self.is_started = False
@@ -112,6 +126,7 @@ class Serving:
         self._timeout_s = timeout_s
         self._forecast = Forecast(stats=engine.stats, clock=clock, wait_s_max=queue_wait_s)
         self._replica_id = replica_id
+        authenticator.on_changes = self._hear
 
     @property
     def reason_unready(self) -> str | None:
@@ -167,20 +182,27 @@ class Serving:
         if task.name not in place.model.tasks:
             does = ", ".join(name.value for name in place.model.tasks)
             raise TaskMismatch(f"The model {model} does {does}, not {task.name.value}.", field="model")
+        run = self.runs.find(request_id) or Run()
+        run.tenant_id = principal.tenant_id
         with self.metrics.request(task=task.name.value, model=model) as watched:
             try:
                 self._forecast.refuse_late(place.model.id, principal.tenant_id, principal.weight)
                 async with (
+                    within(run.timeout_s),
                     self._authenticator.watch(principal) as revoked,
                     self._run(
-                        task, request, place.model, principal, request_id, route, is_streaming, watched
+                        task, request, place.model, principal, request_id, route, is_streaming, watched, run
                     ) as answer,
                 ):
                     watcher = asyncio.create_task(self._end_when(revoked, answer))
                     self._answers.add(answer)
+                    run.end = answer.cancel
+                    if run.is_cancelled:
+                        await answer.cancel()
                     try:
                         yield answer
                     finally:
+                        run.end = None
                         watcher.cancel()
                         self._answers.discard(answer)
                         watched.tokens(answer.prepared.input_tokens, answer.prepared.delivered_tokens)
@@ -200,10 +222,17 @@ class Serving:
         route: str,
         is_streaming: bool,
         watched: Watched,
+        run: Run,
     ) -> AsyncGenerator[Answer[E, P]]:
         caller = Caller(request_id=request_id, tenant=principal.tenant_id, weight=principal.weight)
+        deadline_s = None if run.timeout_s is None else self.clock.monotonic_s() + run.timeout_s
         async with self.residency.lease(model.id) as resident:
             prepared = await task.prepare(request, resident, caller)
+            if deadline_s is not None:
+                prepared.jobs = tuple(replace(job, deadline_s=deadline_s) for job in prepared.jobs)
+            if (count := sum(prepared.is_truncated)) > 0:
+                run.texts_cut += count
+                self.metrics.counter("tollgate_truncated_inputs").labels(task.name.value, model.id).inc(count)
             admission = self._admission(prepared, task.name, model, principal, request_id, route=route)
             permit = self._limits.permit(
                 principal, request_id=request_id, input_tokens=prepared.input_tokens,
@@ -227,7 +256,7 @@ class Serving:
                         yield answer
                 except TimeoutError as cause:
                     raise DeadlineExceeded from cause
-                except (asyncio.CancelledError, GeneratorExit):
+                except (asyncio.CancelledError, GeneratorExit, RequestCancelled):
                     if answer is not None:
                         reservation.note(answer.used())
                     raise
@@ -258,6 +287,25 @@ class Serving:
             log.warning("the time to drain is over; %d requests are cut off and settled", len(self._answers))
         for answer in list(self._answers):
             await self.end(answer, Draining("This replica shut down before the answer was whole; try again."))
+
+    async def cancel(self, request_id: str, *, tenant_id: str | None) -> bool:
+        """End a request in order; of any tenant if `tenant_id` is None. False: it had ended before.
+
+        One that runs in another process ends within a poll of the database. Raises NotFound.
+        """
+        run = self.runs.find(request_id)
+        if run is not None and run.tenant_id is not None and tenant_id in (None, run.tenant_id):
+            await run.cancel()
+            return True
+        return await self.books.database.run(
+            lambda connection: ask_to_cancel(connection, request_id=request_id, tenant_id=tenant_id, clock=self.clock)
+        )
+
+    async def _hear(self, changed: frozenset[str]) -> None:
+        """What other processes changed: here, the requests that they were asked to end."""
+        for request_id in changed & set(self.runs):
+            if (run := self.runs.find(request_id)) is not None:
+                await run.cancel()
 
     async def _end_when(self, revoked: asyncio.Event, answer: Answer[Any, Any]) -> None:
         await revoked.wait()

@@ -4,7 +4,7 @@ import asyncio
 import ipaddress
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -107,6 +107,8 @@ class Authenticator:
         self._uses: dict[str, int] = {}
         self._redigests: dict[str, bytes] = {}
         """Digests, under the pepper in use, of keys that are stored under an older one."""
+        self.on_changes: Callable[[frozenset[str]], Awaitable[None]] | None = None
+        """Told the ids of what changed, whatever it is."""
         self._sequence: int | None = None
         self._polled_s = clock.monotonic_s()
         self._uses_noted_s = clock.monotonic_s()
@@ -163,6 +165,8 @@ class Authenticator:
         self._polled_s = asked_s
         if not changed:
             return
+        if self.on_changes is not None:
+            await self.on_changes(changed)
         self._forget(changed)
         watched = [key_id for key_id, watch in self._watches.items() if changed & {key_id, watch.tenant_id}]
         if not watched:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from app.errors import DeadlineExceeded, KeyRevoked, StorageUnavailable
+from app.errors import DeadlineExceeded, KeyRevoked, RequestCancelled, StorageUnavailable
 from app.metering.books import Books
 from app.metering.ledger import Admission, Outcome, Receipt, Usage
 
@@ -76,6 +76,8 @@ class Gate:
             yield reservation
         except DeadlineExceeded:
             outcome = Outcome.TIMEOUT
+            raise
+        except RequestCancelled:
             raise
         except KeyRevoked:
             outcome = Outcome.KEY_REVOKED

@@ -12,6 +12,7 @@ import time
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.conduct import told
 from app.api.context import client_id_of, request_id_of, serving_of
 from app.api.limits import limit_headers
 
@@ -37,6 +38,8 @@ class AccessLog:
         scope.setdefault("state", {})
         request = Request(scope)
         request_id = request_id_of(request)
+        runs = serving_of(request).runs
+        runs.begin(request_id)
 
         async def noted(message: Message) -> None:
             nonlocal status
@@ -53,6 +56,7 @@ class AccessLog:
                     shown |= limit_headers(serving_of(request).standing(principal))
                 if serving_of(request).is_leaving:
                     shown["connection"] = "close"
+                shown |= told(scope, runs.find(request_id))
                 headers += [(name.encode(), value.encode()) for name, value in shown.items()]
                 message["headers"] = headers
             await send(message)
@@ -60,6 +64,7 @@ class AccessLog:
         try:
             await self._app(scope, receive, noted)
         finally:
+            runs.finish(request_id)
             count_answer(request, scope, status)
             extra = {
                 "method": scope["method"], "path": scope["path"], "status": status, "request_id": request_id,

@@ -7,6 +7,7 @@ from typing import Any, NoReturn, TypeVar, cast
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
+from app.api.conduct import ignored_fields, is_strict, note_ignored
 from app.errors import InvalidRequest, RequestTooLarge
 
 B = TypeVar("B", bound=BaseModel)
@@ -14,8 +15,15 @@ DEPTH_MAX = 32
 
 
 async def read_body(request: Request, model: type[B]) -> B:
-    """The body as `model`. Raises RequestTooLarge, or InvalidRequest naming the field."""
-    raw = await read_bytes(request, request.app.state.settings.api.body_bytes_max)
+    """The body as `model`. Raises RequestTooLarge, or InvalidRequest naming the field.
+
+    Where the model lets unknown fields pass, the answer's `x-ignored-fields` names them.
+    """
+    return model_of(request, parsed(await read_bytes(request, request.app.state.settings.api.body_bytes_max)), model)
+
+
+def parsed(raw: bytes) -> dict[str, Any]:
+    """Bytes as a JSON object. Raises InvalidRequest."""
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as cause:
@@ -30,11 +38,19 @@ async def read_body(request: Request, model: type[B]) -> B:
         raise InvalidRequest(f"the body is not JSON that can be read: {type(cause).__name__}") from cause
     if not isinstance(found, dict):
         raise InvalidRequest("the body must be a JSON object")
+    refuse_lone_surrogates(found)
+    return cast("dict[str, Any]", found)
+
+
+def model_of(request: Request, found: dict[str, Any], model: type[B]) -> B:
+    """What was parsed, as `model`. Raises InvalidRequest naming the field."""
     try:
-        refuse_lone_surrogates(found)
-        return model.model_validate(found)
+        body = model.model_validate(found)
     except ValidationError as cause:
         raise fault_of(cause) from cause
+    if model.model_config.get("extra") == "ignore":
+        note_ignored(request, ignored_fields(found, body), refuses=is_strict(request, found))
+    return body
 
 
 async def read_bytes(request: Request, bytes_max: int) -> bytes:

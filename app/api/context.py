@@ -8,10 +8,12 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from app.admission.authenticate import Principal, is_within
+from app.api.conduct import timeout_of
 from app.serving import Serving
 
 CLIENT_ID = re.compile(r"[\x21-\x7e]{1,512}")
 CLIENT_ID_HEADERS = ("x-request-id", "x-client-request-id")
+SCHEMES = ("bearer", "deepl-auth-key")
 
 
 def serving_of(request: Request) -> Serving:
@@ -20,9 +22,12 @@ def serving_of(request: Request) -> Serving:
 
 
 def presented_key(request: Request) -> str | None:
-    """The key as clients send it: `Authorization: Bearer`, or `x-api-key`."""
+    """The key as clients send it: `Authorization: Bearer` or `DeepL-Auth-Key`, or `x-api-key`.
+
+    LibreTranslate's clients send a field `api_key`: its dialect gives it to `authenticated`.
+    """
     scheme, _, value = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and value.strip():
+    if scheme.lower() in SCHEMES and value.strip():
         return value.strip()
     return request.headers.get("x-api-key")
 
@@ -36,15 +41,22 @@ def peer_of(request: Request, trusted: Sequence[ipaddress.IPv4Network | ipaddres
     return peer
 
 
-async def authenticated(request: Request) -> Principal:
+async def authenticated(request: Request, *, key_in_body: str | None = None) -> Principal:
     """Raises what Authenticator.authenticate does. Runs before the body is looked at."""
     peer = peer_of(request, request.app.state.settings.api.trusted_proxies)
-    return await serving_of(request).authenticate(presented_key(request), peer)
+    return await serving_of(request).authenticate(presented_key(request) or key_in_body, peer)
 
 
 async def caller(request: Request) -> Principal:
-    """As `authenticated`; the answer then tells how the key's limits stand."""
-    principal = await authenticated(request)
+    """As `admitted`, for dialects whose key comes in a header."""
+    return await admitted(request)
+
+
+async def admitted(request: Request, *, key_in_body: str | None = None) -> Principal:
+    """As `authenticated`; the request then has its deadline, and its answer tells how the key's limits stand."""
+    principal = await authenticated(request, key_in_body=key_in_body)
+    if (run := serving_of(request).runs.find(request_id_of(request))) is not None:
+        run.timeout_s = timeout_of(request)
     request.state.principal = principal
     return principal
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from app.errors import InternalError, Kind, ReplayUnavailable, TollgateError
+from app.errors import InternalError, Kind, ReplayUnavailable, RequestCancelled, TollgateError
 
 STATUS = {
     Kind.INVALID: 400,
@@ -60,7 +60,7 @@ def answer_of(error: Exception) -> ErrorAnswer:
     if known.retry_after_s is not None:
         headers["retry-after"] = str(max(1, math.ceil(known.retry_after_s)))
         headers["retry-after-ms"] = str(math.ceil(known.retry_after_s * 1000))
-    if known.kind is Kind.QUOTA or isinstance(known, ReplayUnavailable):
+    if known.kind is Kind.QUOTA or isinstance(known, ReplayUnavailable | RequestCancelled):
         headers["x-should-retry"] = "false"
     body = {
         "error": {

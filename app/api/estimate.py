@@ -11,13 +11,13 @@ from app.api.native import TRUNCATE, Texts, as_texts, schema
 from app.errors import InvalidRequest
 from app.metering.money import decimal_text
 from app.registry.model import TaskName
-from app.tasks.answering import Answering, AnsweringRequest, PreparedAnswering
+from app.tasks.answering import Answering, AnsweringRequest
 from app.tasks.classification import Classification, ClassificationRequest
 from app.tasks.embedding import Embedding, EmbeddingRequest
 from app.tasks.generation import Generation, GenerationRequest
 from app.tasks.ranking import Ranking, RankingRequest, Similarity, SimilarityRequest
 from app.tasks.tagging import Tagging, TaggingRequest
-from app.tasks.task import Prepared, Task
+from app.tasks.task import Task
 from app.tasks.translation import Translation, TranslationRequest
 from app.tasks.unmasking import Unmasking, UnmaskingRequest
 from app.tasks.zero_shot import ZeroShot, ZeroShotRequest
@@ -83,14 +83,6 @@ def asked_of(body: EstimateBody, task: TaskName) -> tuple[Task[Any, Any, Any], A
             return Similarity(), SimilarityRequest(source=query, texts=texts, truncate=body.truncate)
 
 
-def is_cut(prepared: Prepared) -> bool:
-    """Whether any text would lose an end."""
-    if isinstance(prepared, PreparedAnswering):
-        return any(item.is_truncated for item in prepared.items)
-    marks: tuple[bool, ...] = getattr(prepared, "is_truncated", ())
-    return any(marks)
-
-
 router = APIRouter(prefix="/v1", tags=["usage"])
 
 
@@ -107,7 +99,7 @@ async def estimate(request: Request, principal: Caller, serving: Rooms, request_
     return {
         "object": "estimate", "model": model.id, "task": task.name.value,
         "input_tokens": priced.input_tokens, "output_tokens_max": priced.output_tokens_max,
-        "characters": priced.characters, "truncated": is_cut(prepared),
+        "characters": priced.characters, "truncated": any(prepared.is_truncated),
         "prices": dict(priced.prices), "currency": "USD", "cost_nano_min": least, "cost_nano_max": most,
         "cost_min": decimal_text(least), "cost_max": decimal_text(most), "balance_nano": left,
         "is_covered": left is None or most <= left,

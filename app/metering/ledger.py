@@ -9,7 +9,9 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, delete, or_, select, update
 
 from app.clock import Clock
+from app.errors import NotFound
 from app.metering.budgets import balance_nano, hold_money, hold_more, room_nano, spend
+from app.metering.changes import note_change
 from app.metering.database import microseconds, moment_of, upsert
 from app.metering.leases import Window
 from app.metering.money import Meter, cost_nano
@@ -271,6 +273,20 @@ def recover(connection: Connection, *, replica_id: str, clock: Clock, with_worke
         )
         settle(connection, admission_of(row), Outcome.CRASHED, usage, at_us=microseconds(clock.now()))
     return len(rows)
+
+
+def ask_to_cancel(connection: Connection, *, request_id: str, tenant_id: str | None, clock: Clock) -> bool:
+    """Tell every process to end a request, of any tenant if `tenant_id` is None; False if it had ended.
+
+    Raises NotFound.
+    """
+    for table, column in ((hold, hold.c.request_id), (usage_entry, usage_entry.c.id)):
+        owner = connection.execute(select(table.c.tenant_id).where(column == request_id)).scalar()
+        if owner is not None and tenant_id in (None, owner):
+            if table is hold:
+                note_change(connection, clock=clock, changed_id=request_id)
+            return table is hold
+    raise NotFound("There is no such request of yours; the header x-tollgate-request-id of an answer tells its id.")
 
 
 def find_receipt(connection: Connection, *, request_id: str, tenant_id: str, clock: Clock) -> dict[str, Any] | None:

@@ -82,6 +82,7 @@ METRICS: tuple[Series, ...] = (
     Series("tollgate_request_max_num_generation_tokens", H, "Tokens of a finished request's longest row.", RUN,
            TOKENS),
     Series("tollgate_request_params_max_tokens", H, "Tokens that a request asked for at most.", RUN, TOKENS),
+    Series("tollgate_truncated_inputs", C, "Inputs that lost an end, as their caller allowed.", RUN),
     # The engine
     Series("tollgate_engine_up", G, "1 while the engine answers and holds its models.", across="same"),
     Series("tollgate_engine_losses", C, "How often the engine's process was lost.", across="same"),

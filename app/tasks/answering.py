@@ -100,6 +100,7 @@ class Answering:
         threshold = request.no_answer_threshold
         return PreparedAnswering(
             jobs=jobs, input_tokens=sum(len(job.ids) for job in jobs), items=tuple(items),
+            is_truncated=tuple(item.is_truncated for item in items),
             characters=sum(map(len, request.questions)) + sum(map(len, request.contexts)),
             answers_max=request.answers_max,
             threshold=resident.model.no_answer_threshold if threshold is None else threshold,

@@ -32,7 +32,6 @@ class PreparedClassification(Prepared):
 
     labels: tuple[str, ...]
     function: ScoreFunction
-    is_truncated: tuple[bool, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,7 +36,6 @@ class EmbeddingRequest:
 class PreparedEmbedding(Prepared):
     """Encode jobs, one a text."""
 
-    is_truncated: tuple[bool, ...]
     dimensions: int
     is_normalised: bool
 

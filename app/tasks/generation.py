@@ -21,6 +21,7 @@ from app.text.truncation import Truncate, cut
 Prompt = str | tuple[int, ...]
 Top = tuple[tuple[int, float], ...]
 BUDGET = "insufficient_quota"
+CANCELLED = "cancelled"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +47,6 @@ class PreparedGeneration(Prepared):
 
     tokenizer: Tokenizer
     stops: tuple[str, ...]
-    is_truncated: tuple[bool, ...]
     prompts: tuple[Prompt, ...]
     eos_ids: frozenset[int]
     has_prompt_scores: bool = False
@@ -90,7 +90,7 @@ class TextDone:
     reason: FinishReason
     stop: str | None = None
     cause: str | None = None
-    """Why the text ends early although nothing in it says so: the budget that paid for it is used up."""
+    """Why the text ends early although nothing in it says so: its budget is used up, or its customer ended it."""
 
 
 class Choice:
@@ -257,6 +257,9 @@ class Generation:
                 rest = choice.finish()
                 if rest:
                     yield TextDelta(index=place_of[event.job_id], text=rest)
+                if prepared.is_cancelled and event.reason is FinishReason.CANCELLED:
+                    yield TextDone(index=choice.index, reason=FinishReason.LENGTH, cause=CANCELLED)
+                    continue
                 reason = FinishReason.STOP if choice.stop is not None else event.reason
                 yield TextDone(index=choice.index, reason=reason, stop=choice.stop)
 

@@ -47,7 +47,6 @@ class PreparedTagging(Prepared):
     """Of each text."""
     labels: tuple[str, ...]
     tokenizer: Tokenizer
-    is_truncated: tuple[bool, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from app.engine.events import EncodedEvent, Event, FailedEvent
+from app.engine.events import EncodedEvent, Event, FailedEvent, FinishedEvent, FinishReason
 from app.engine.jobs import EncodeJob, Job
 from app.engine.session import JobSession
-from app.errors import ContextLengthExceeded, EmptyInput, InvalidRequest
+from app.errors import ContextLengthExceeded, EmptyInput, InvalidRequest, RequestCancelled
 from app.registry.model import TaskName
 from app.registry.residency import Resident
 from app.text.tokenizer import Encoding
@@ -42,6 +42,10 @@ class Prepared:
     is_output_asked: bool = False
     """Whether the caller can choose output_tokens_max, and so lower it."""
     characters: int = 0
+    is_truncated: tuple[bool, ...] = ()
+    """Of each input, whether it lost an end."""
+    is_cancelled: bool = False
+    """Its customer wants no more of it."""
     output_tokens: dict[str, int] = field(default_factory=dict[str, int])
     """What the customer was given, by job, as far as events have told; a stop string may end before the engine did."""
 
@@ -118,10 +122,17 @@ def places(jobs: tuple[Job, ...]) -> Mapping[str, int]:
 
 
 async def encoded(session: JobSession) -> AsyncIterator[EncodedEvent]:
-    """Scores of encode jobs as they come. Raises what a job failed with."""
+    """Scores of encode jobs as they come. Raises what a job failed with, and RequestCancelled."""
     async for event in events_of(session):
+        refuse_cancelled(event)
         if isinstance(event, EncodedEvent):
             yield event
+
+
+def refuse_cancelled(event: Event) -> None:
+    """Raises RequestCancelled: a job was ended from outside, and half an answer of this task is none."""
+    if isinstance(event, FinishedEvent) and event.reason is FinishReason.CANCELLED:
+        raise RequestCancelled
 
 
 async def events_of(session: JobSession) -> AsyncIterator[Event]:

@@ -12,7 +12,7 @@ from app.engine.session import JobSession
 from app.errors import ContextLengthExceeded
 from app.registry.model import TaskName
 from app.registry.residency import Resident
-from app.tasks.task import Caller, Prepared, events_of, places, refuse_empty
+from app.tasks.task import Caller, Prepared, events_of, places, refuse_cancelled, refuse_empty
 from app.text import sentences
 from app.text.sentences import Sentence
 from app.text.tokenizer import Tokenizer
@@ -41,7 +41,6 @@ class PreparedTranslation(Prepared):
     leads: tuple[str, ...]
     parts: tuple[tuple[Sentence, ...], ...]
     """Of each text: its sentences."""
-    is_truncated: tuple[bool, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +103,7 @@ class Translation:
         missing = [len(parts) for parts in prepared.parts]
         made = [""] * len(prepared.jobs)
         async for event in events_of(session):
+            refuse_cancelled(event)
             if isinstance(event, TokenEvent):
                 prepared.output_tokens[event.job_id] = len(event.ids)
                 made[place_of[event.job_id]] = prepared.tokenizer.decode(event.ids)

@@ -33,7 +33,6 @@ class PreparedUnmasking(Prepared):
     """Encode jobs, one a text."""
 
     tokenizer: Tokenizer
-    is_truncated: tuple[bool, ...]
     replaced: tuple[tuple[str, str], ...]
     """(target, the piece that stands for it) of targets that are no tokens."""
 

@@ -43,7 +43,6 @@ class PreparedZeroShot(Prepared):
     labels: tuple[str, ...]
     entailment: int
     is_multi_label: bool
-    is_truncated: tuple[bool, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
