@@ -66,6 +66,7 @@ def attend_fp32(tokens, queries, slots, lengths, keys, values, scale, out):
         heads.weighted_sum_fp32(
             width, scores.ctypes.data, values[slot, head].ctypes.data, length, inverse, target.ctypes.data
         )
+        scalar.keep(scores)
 
 
 @njit(**PARALLEL)
@@ -83,6 +84,7 @@ def attend_bf16(tokens, queries, slots, lengths, keys, values, scale, out):
         heads.weighted_sum_bf16(
             width, scores.ctypes.data, values[slot, head].ctypes.data, length, inverse, target.ctypes.data
         )
+        scalar.keep(scores)
 
 
 def attend(tokens, queries, slots, lengths, keys, values, scale, out) -> None:

@@ -66,6 +66,57 @@ def _vectors(builder: Builder, base: Any, offset: Any, vector: ir.VectorType, al
     return [builder.load(_address(builder, base, place, vector), align=align) for place in places]
 
 
+def _accumulate(builder: Builder, rows: int, element: ir.Type, step: Any, call: Any) -> list[list[Any]]:
+    """The loop over the steps → the sums, VECTORS of them a row."""
+    left, left_stride, panel, steps = call[:4]
+    vector = ir.VectorType(element, LANES)
+    starts = [builder.add(left, builder.mul(left_stride, ir.Constant(INT64, row))) for row in range(rows)]
+    before = builder.block
+    loop, done = builder.append_basic_block("step"), builder.append_basic_block("done")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    index = builder.phi(INT64)
+    index.add_incoming(ir.Constant(INT64, 0), before)
+    totals = [[builder.phi(vector) for _ in range(VECTORS)] for _ in range(rows)]
+    for total in (total for row in totals for total in row):
+        total.add_incoming(ir.Constant(vector, [0] * LANES), before)
+    panels = _vectors(builder, panel, builder.mul(index, ir.Constant(INT64, VECTOR_BYTES * VECTORS)), vector, 64)
+    left_offset = builder.mul(index, ir.Constant(INT64, 4))
+    found = []
+    for row in range(rows):
+        lefts = _splat(builder, _scalar(builder, starts[row], left_offset, element))
+        found.append([step(builder, totals[row][place], panels[place], lefts) for place in range(VECTORS)])
+    following = builder.add(index, ir.Constant(INT64, 1))
+    index.add_incoming(following, loop)
+    for total, new in zip(totals, found, strict=True):
+        for place in range(VECTORS):
+            total[place].add_incoming(new[place], loop)
+    builder.cbranch(builder.icmp_signed("<", following, steps), loop, done)
+    builder.position_at_end(done)
+    return found
+
+
+def _finish(builder: Builder, element: ir.Type, sums: list[list[Any]], call: Any) -> list[list[Any]]:
+    """Sums → fp32 numbers with their scales and the bias."""
+    scales, offsets, weight_scales, bias = call[4:8]
+    floats = ir.VectorType(FLOAT, LANES)
+    zero = ir.Constant(INT64, 0)
+    biases = _vectors(builder, bias, zero, floats, 4)
+    of_columns = _vectors(builder, weight_scales, zero, floats, 4) if element == INT32 else biases
+    finished = []
+    for row, totals in enumerate(sums):
+        if element == INT32:
+            place = ir.Constant(INT64, 4 * row)
+            offset = _splat(builder, _scalar(builder, offsets, place, INT32))
+            scale = _splat(builder, _scalar(builder, scales, place, FLOAT))
+            totals = [
+                builder.fmul(builder.sitofp(builder.sub(total, offset), floats), builder.fmul(scale, column))
+                for total, column in zip(totals, of_columns, strict=True)
+            ]
+        finished.append([builder.fadd(total, added) for total, added in zip(totals, biases, strict=True)])
+    return finished
+
+
 def _kernel(rows: int, element: ir.Type, step: Any) -> Any:
     """An intrinsic over addresses and strides in bytes: `rows` rows of the left matrix times a panel, and what follows.
 
@@ -73,57 +124,12 @@ def _kernel(rows: int, element: ir.Type, step: Any) -> Any:
     (int8: minus the row's offset, times the row's and the column's scale), get the bias and, unless its address is 0,
     the row of `added`, and are stored to `out`.
     """
-    vector, floats = ir.VectorType(element, LANES), ir.VectorType(FLOAT, LANES)
-
-    def accumulate(builder: Builder, left: Any, left_stride: Any, panel: Any, steps: Any) -> list[list[Any]]:
-        starts = [builder.add(left, builder.mul(left_stride, ir.Constant(INT64, row))) for row in range(rows)]
-        before = builder.block
-        loop, done = builder.append_basic_block("step"), builder.append_basic_block("done")
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        index = builder.phi(INT64)
-        index.add_incoming(ir.Constant(INT64, 0), before)
-        totals = [[builder.phi(vector) for _ in range(VECTORS)] for _ in range(rows)]
-        for total in (total for row in totals for total in row):
-            total.add_incoming(ir.Constant(vector, [0] * LANES), before)
-        panels = _vectors(builder, panel, builder.mul(index, ir.Constant(INT64, VECTOR_BYTES * VECTORS)), vector, 64)
-        left_offset = builder.mul(index, ir.Constant(INT64, 4))
-        found = []
-        for row in range(rows):
-            lefts = _splat(builder, _scalar(builder, starts[row], left_offset, element))
-            found.append([step(builder, totals[row][place], panels[place], lefts) for place in range(VECTORS)])
-        following = builder.add(index, ir.Constant(INT64, 1))
-        index.add_incoming(following, loop)
-        for total, new in zip(totals, found, strict=True):
-            for place in range(VECTORS):
-                total[place].add_incoming(new[place], loop)
-        builder.cbranch(builder.icmp_signed("<", following, steps), loop, done)
-        builder.position_at_end(done)
-        return found
-
-    def finish(builder: Builder, sums: list[list[Any]], scales: Any, offsets: Any, columns: Any) -> list[list[Any]]:
-        weight_scales, bias = columns
-        zero = ir.Constant(INT64, 0)
-        biases = _vectors(builder, bias, zero, floats, 4)
-        of_columns = _vectors(builder, weight_scales, zero, floats, 4) if element == INT32 else biases
-        finished = []
-        for row, totals in enumerate(sums):
-            if element == INT32:
-                place = ir.Constant(INT64, 4 * row)
-                offset = _splat(builder, _scalar(builder, offsets, place, INT32))
-                scale = _splat(builder, _scalar(builder, scales, place, FLOAT))
-                totals = [
-                    builder.fmul(builder.sitofp(builder.sub(total, offset), floats), builder.fmul(scale, column))
-                    for total, column in zip(totals, of_columns, strict=True)
-                ]
-            finished.append([builder.fadd(total, added) for total, added in zip(totals, biases, strict=True)])
-        return finished
+    floats = ir.VectorType(FLOAT, LANES)
 
     def generate(context: Any, builder: Builder, _signature: Any, arguments: Any) -> Any:
         call = [builder.extract_value(arguments[0], place) for place in range(CALL_FIELDS)]
-        left, left_stride, panel, steps, scales, offsets, weight_scales, bias, added, added_stride, out, stride = call
-        sums = accumulate(builder, left, left_stride, panel, steps)
-        results = finish(builder, sums, scales, offsets, (weight_scales, bias))
+        added, added_stride, out, stride = call[8:]
+        results = _finish(builder, element, _accumulate(builder, rows, element, step, call), call)
         plain = builder.append_basic_block("plain")
         plus, after = builder.append_basic_block("plus"), builder.append_basic_block("after")
         builder.cbranch(builder.icmp_signed("==", added, ir.Constant(INT64, 0)), plain, plus)

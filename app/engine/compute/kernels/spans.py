@@ -105,6 +105,9 @@ def attend_head(queries, query_stride, count, visible, is_causal, keys, values, 
                 ),
             )  # fmt: skip
         row += taken
+    scalar.keep(scores)
+    for array in (packed_keys, packed_values, zeros):
+        scalar.keep(array)
 
 
 @njit(**PARALLEL)
