@@ -20,6 +20,7 @@ from app.admission.limits import Limits
 from app.api import (
     estimate,
     health,
+    huggingface,
     models,
     native,
     openai,
@@ -69,7 +70,7 @@ def build_app(settings: Settings, *, worker: int | None = None, engine_socket: P
     app = FastAPI(title="Tollgate", version=__version__, description=DESCRIPTION, lifespan=lifespan)
     app.state.settings = settings
     rooms = (
-        openai, native, models, estimate, receipts, usage, *operators.ROOMS, health,
+        openai, native, models, estimate, receipts, usage, *operators.ROOMS, health, *huggingface.ROOMS,
     )  # fmt: skip
     for room in rooms:
         app.include_router(room.router)

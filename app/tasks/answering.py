@@ -18,6 +18,8 @@ from app.text.windows import Window, windows
 CANDIDATES = 20
 """Best starts and ends that are paired, per window."""
 ANSWER_TOKENS_MAX = 30
+GOES_ON = "##"
+"""How a piece begins that goes on with the word before it."""
 CONTEXT_TOKENS_MAX = 8192
 """What one question may read in all its windows, unless the catalogue says otherwise."""
 
@@ -32,6 +34,15 @@ class AnsweringRequest:
     no_answer_threshold: float | None = None
     """None takes the model's."""
     truncate: Truncate = Truncate.ERROR
+    answer_tokens_max: int = ANSWER_TOKENS_MAX
+    question_tokens_max: int | None = None
+    """A longer question loses its end; None reads all of it."""
+    window_tokens_max: int | None = None
+    """Of a window, the question included; None takes the model's positions."""
+    overlap_tokens: int | None = None
+    """What neighbouring windows share; None takes a quarter."""
+    aligns_words: bool = False
+    """Answers begin and end with whole words, where the tokens are pieces of some."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +62,7 @@ class PreparedAnswering(Prepared):
     items: tuple[Item, ...]
     answers_max: int
     threshold: float
+    answer_tokens_max: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +98,7 @@ class Answering:
         refuse_empty(request.questions, "question", texts_max=limits.batch_inputs_max)
         refuse_empty(request.contexts, "context", texts_max=limits.batch_inputs_max)
         items = [
-            await asyncio.to_thread(self._item, question, context, request.truncate, resident, index)
+            await asyncio.to_thread(self._item, question, context, request, resident, index)
             for index, (question, context) in enumerate(zip(request.questions, request.contexts, strict=True))
         ]
         flat = [window for item in items for window in item.windows]
@@ -102,14 +114,19 @@ class Answering:
             jobs=jobs, input_tokens=sum(len(job.ids) for job in jobs), items=tuple(items),
             is_truncated=tuple(item.is_truncated for item in items),
             characters=sum(map(len, request.questions)) + sum(map(len, request.contexts)),
-            answers_max=request.answers_max,
+            answers_max=request.answers_max, answer_tokens_max=request.answer_tokens_max,
             threshold=resident.model.no_answer_threshold if threshold is None else threshold,
         )  # fmt: skip
 
-    def _item(self, question: str, context: str, truncate: Truncate, resident: Resident, index: int) -> Item:
+    def _item(self, question: str, context: str, request: AnsweringRequest, resident: Resident, index: int) -> Item:
         tokenizer = resident.tokenizer
-        asked, _ = tokenizer.encode_plain(question.strip())
+        asked = tokenizer.encode_plain(question.strip())[0]
+        is_asked_cut = request.question_tokens_max is not None and len(asked) > request.question_tokens_max
+        asked = asked[: request.question_tokens_max]
         ids, offsets = tokenizer.encode_plain(context)
+        if request.aligns_words:
+            offsets = whole_words(offsets, [tokenizer.piece(token).startswith(GOES_ON) for token in ids])
+        truncate = request.truncate
         tokens_max = resident.model.limits.input_tokens_max or CONTEXT_TOKENS_MAX
         is_truncated = len(ids) > tokens_max
         if is_truncated and truncate is Truncate.ERROR:
@@ -121,10 +138,12 @@ class Answering:
         kept = cut(ids, tokens_max, truncate)
         if is_truncated:
             offsets = offsets[: len(kept)] if truncate is Truncate.RIGHT else offsets[len(ids) - len(kept) :]
+        positions_max = resident.loaded.positions_max
         found = windows(
-            asked, kept, cls_id=tokenizer.cls_id, sep_id=tokenizer.sep_id, positions_max=resident.loaded.positions_max
-        )
-        return Item(context=context, offsets=offsets, windows=tuple(found), is_truncated=is_truncated)
+            asked, kept, cls_id=tokenizer.cls_id, sep_id=tokenizer.sep_id, overlap=request.overlap_tokens,
+            positions_max=min(positions_max, request.window_tokens_max or positions_max),
+        )  # fmt: skip
+        return Item(context=context, offsets=offsets, windows=tuple(found), is_truncated=is_truncated or is_asked_cut)
 
     async def events(self, prepared: PreparedAnswering, session: JobSession) -> AsyncIterator[Answered]:
         """See Task.events."""
@@ -134,12 +153,16 @@ class Answering:
         jobs = iter(prepared.jobs)
         for index, item in enumerate(prepared.items):
             rows = [scores[next(jobs).id] for _ in item.windows]
-            yield answer(index, item, rows, answers_max=prepared.answers_max, threshold=prepared.threshold)
+            yield answer(
+                index, item, rows, answers_max=prepared.answers_max, threshold=prepared.threshold,
+                answer_tokens_max=prepared.answer_tokens_max,
+            )  # fmt: skip
 
 
 def answer(
-    index: int, item: Item, rows: Sequence[Sequence[Sequence[float]]], *, answers_max: int, threshold: float
-) -> Answered:
+    index: int, item: Item, rows: Sequence[Sequence[Sequence[float]]], *, answers_max: int, threshold: float,
+    answer_tokens_max: int = ANSWER_TOKENS_MAX,
+) -> Answered:  # fmt: skip
     """The best spans over all windows, scored on one scale, or none.
 
     As in SQuAD 2's evaluation of BERT: a span's score is the sum of its start's and end's logits; the empty answer's is
@@ -148,7 +171,7 @@ def answer(
     none = min(start[0] + end[0] for start, end in rows)
     best: dict[tuple[int, int], float] = {}
     for window, (start, end) in zip(item.windows, rows, strict=True):
-        for score, first, last in candidates(window, start, end):
+        for score, first, last in candidates(window, start, end, answer_tokens_max):
             key = (item.offsets[first][0], item.offsets[last][1])
             best[key] = max(score, best.get(key, -math.inf))
     ranked = sorted(best.items(), key=lambda found: (-found[1], found[0]))
@@ -166,7 +189,9 @@ def answer(
     )  # fmt: skip
 
 
-def candidates(window: Window, start: Sequence[float], end: Sequence[float]) -> list[tuple[float, int, int]]:
+def candidates(
+    window: Window, start: Sequence[float], end: Sequence[float], answer_tokens_max: int
+) -> list[tuple[float, int, int]]:
     """(score, first, last) of plausible spans, as places among the context's tokens."""
     places = range(window.offset, window.offset + window.count)
     starts = heapq.nlargest(CANDIDATES, places, key=lambda place: start[place])
@@ -176,5 +201,16 @@ def candidates(window: Window, start: Sequence[float], end: Sequence[float]) -> 
         (start[first] + end[last], first + shift, last + shift)
         for first in starts
         for last in ends
-        if first <= last < first + ANSWER_TOKENS_MAX
+        if first <= last < first + answer_tokens_max
     ]
+
+
+def whole_words(offsets: Sequence[tuple[int, int]], goes_on: Sequence[bool]) -> tuple[tuple[int, int], ...]:
+    """Each token's place widened to that of its word."""
+    words: list[list[int]] = []
+    for index, is_more in enumerate(goes_on):
+        if is_more and words:
+            words[-1].append(index)
+        else:
+            words.append([index])
+    return tuple((offsets[word[0]][0], offsets[word[-1]][1]) for word in words for _ in word)

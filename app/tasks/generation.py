@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
@@ -39,6 +38,8 @@ class GenerationRequest:
     """Report the prompt's own tokens too, each with this many most probable ones in its place."""
     ignore_eos: bool = False
     truncate: Truncate = Truncate.ERROR
+    prompt_tokens_max: int | None = None
+    """Read no more of each prompt than this; what is beyond is cut, or refused, as `truncate` says."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -63,6 +64,9 @@ class TokenScore:
     logprob: float | None
     """None for a prompt's first token, which nothing foretells."""
     top: tuple[tuple[str, float], ...]
+    token_id: int
+    top_ids: tuple[int, ...]
+    """As `top`, by id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +84,10 @@ class TextDelta:
     index: int
     text: str
     scores: tuple[TokenScore, ...] = ()
+    pieces: tuple[str, ...] = ()
+    """What each of its tokens brought of the text; tokens that bring nothing yet have an empty one."""
+    is_last: bool = False
+    """Whether the choice's end is sure to follow at once, with no token before it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +106,10 @@ class Choice:
 
     def __init__(self, index: int, prepared: PreparedGeneration) -> None:
         self.index = index
-        self._prompt = prepared.jobs[index].ids
+        job = prepared.jobs[index]
+        assert isinstance(job, DecodeJob), "generation decodes. This is a bug."
+        self._prompt = job.ids
+        self._tokens_max = job.max_new_tokens
         self._prompt_scored = 0
         self._tokenizer = prepared.tokenizer
         self._eos_ids = prepared.eos_ids
@@ -121,7 +132,8 @@ class Choice:
 
     def _score(self, token_id: int, logprob: float | None, top: Top) -> TokenScore:
         texts = tuple((self._tokenizer.token(other), value) for other, value in top)
-        return TokenScore(text=self._tokenizer.token(token_id), logprob=logprob, top=texts)
+        text, ids = self._tokenizer.token(token_id), tuple(other for other, _ in top)
+        return TokenScore(text=text, logprob=logprob, top=texts, token_id=token_id, top_ids=ids)
 
     def push(self, event: TokenEvent, allowed: int) -> TextDelta:
         """The text of the first `allowed` tokens, up to a stop string. Tokens after it are not counted."""
@@ -131,11 +143,16 @@ class Choice:
             self.tokens += 1
             if event.logprobs:
                 scores.append(self._score(token_id, event.logprobs[place], event.top[place]))
-            if token_id not in self._eos_ids:
-                pieces.append(self._stops.push(self._text.push((token_id,))))
+            pieces.append("" if token_id in self._eos_ids else self._stops.push(self._text.push((token_id,))))
             if self.stop is not None:
                 break
-        return TextDelta(index=self.index, text="".join(pieces), scores=tuple(scores))
+        is_last = (
+            self.stop is not None or allowed < len(event.ids) or self.tokens == self._tokens_max
+            or event.ids[-1] in self._eos_ids
+        )  # fmt: skip
+        return TextDelta(
+            index=self.index, text="".join(pieces), scores=tuple(scores), pieces=tuple(pieces), is_last=is_last
+        )
 
     def finish(self) -> str:
         """What was held back."""
@@ -203,7 +220,8 @@ class Generation:
     def _fit(self, ids: tuple[int, ...], index: int, request: GenerationRequest, resident: Resident) -> tuple[int, ...]:
         wanted = 1 if request.output_tokens_max is None else request.output_tokens_max
         positions = resident.loaded.positions_max
-        room = min(positions - wanted, resident.model.limits.input_tokens_max or math.inf)
+        limits = (resident.model.limits.input_tokens_max, request.prompt_tokens_max)
+        room = min([positions - wanted, *(limit for limit in limits if limit is not None)])
         if len(ids) <= room:
             return ids
         if request.truncate is Truncate.ERROR or room < 1:
@@ -212,7 +230,7 @@ class Generation:
                 f"{positions}; shorten the prompt, lower max_tokens, or set truncate to left or right",
                 field=f"prompt.{index}",
             )
-        return cut(ids, int(room), request.truncate)
+        return cut(ids, room, request.truncate)
 
     def _room(self, prompt_tokens: int, request: GenerationRequest, resident: Resident) -> int:
         room = resident.loaded.positions_max - prompt_tokens

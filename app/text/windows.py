@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.errors import ContextLengthExceeded
+from app.errors import ContextLengthExceeded, InvalidRequest
 
 OVERLAP_SHARE = 4
 """Neighbouring windows share a quarter of what one holds."""
@@ -25,16 +25,25 @@ class Window:
 
 
 def windows(
-    question: Sequence[int], context: Sequence[int], *, cls_id: int, sep_id: int, positions_max: int
-) -> list[Window]:
-    """As few windows as cover `context`. Raises ContextLengthExceeded when the question leaves no room."""
+    question: Sequence[int], context: Sequence[int], *, cls_id: int, sep_id: int, positions_max: int,
+    overlap: int | None = None,
+) -> list[Window]:  # fmt: skip
+    """As few windows as cover `context`, neighbours sharing `overlap` tokens (a quarter if None).
+
+    Raises ContextLengthExceeded when the question leaves no room, InvalidRequest when an overlap leaves none to go on.
+    """
     room = positions_max - len(question) - 3
     if room < min(CONTEXT_ROOM_MIN, len(context)):
         raise ContextLengthExceeded(
             f"the question has {len(question)} tokens, which leaves no room for the context; ask in fewer words",
             field="question",
         )
-    step = max(1, room - room // OVERLAP_SHARE)
+    shared = room // OVERLAP_SHARE if overlap is None else overlap
+    if shared >= room and len(context) > room:
+        raise InvalidRequest(
+            f"windows hold {room} of the context's tokens and cannot share {shared}", field="doc_stride"
+        )
+    step = max(1, room - shared)
     head = (cls_id, *question, sep_id)
     found: list[Window] = []
     for start in range(0, len(context), step):
