@@ -96,9 +96,8 @@ class Call:
         return self._named(name, tasks[-1])
 
     def _named(self, name: str | None, task: TaskName) -> str:
-        return model_named(
-            name, task, residency=self.serving.residency, principal=self.principal, aliases=frozenset({"tgi", "tei"})
-        )
+        aliases = frozenset(self.request.app.state.settings.api.model_aliases)
+        return model_named(name, task, residency=self.serving.residency, principal=self.principal, aliases=aliases)
 
     @asynccontextmanager
     async def opened(
