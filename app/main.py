@@ -42,6 +42,7 @@ from app.errors import InvalidRequest, NotFound, TollgateError
 from app.metering.books import Books
 from app.metering.database import Database
 from app.metering.keys import Pepper
+from app.metering.partitions import keep_months
 from app.metering.replica import journal_folder, name_of, workers_of
 from app.metering.replicas import recover_lost
 from app.metering.sweeper import Sweeper
@@ -132,6 +133,7 @@ def lifespan_of(
                     *(group.create_task(for_ever(loop)) for loop in (books.run, books.sync, books.report, books.lease)),
                     *(group.create_task(for_ever(loop)) for loop in outgoing.loops),
                     *([group.create_task(for_ever(sweeper.run))] if has_company else []),
+                    group.create_task(for_ever(lambda: keep_months(database, clock))),
                     group.create_task(for_ever(limits.run)),
                     group.create_task(load_models(serving)),
                     group.create_task(sample_for_ever(metrics)),

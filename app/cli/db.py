@@ -1,13 +1,15 @@
-"""tollgate db: copy, recover."""
+"""tollgate db: copy, recover, partitions, prune."""
 
 from typing import Annotated
 
 import typer
 
-from app.cli.context import AsJson, home_folder, read, say, with_database
+from app.cli.context import AsJson, home_folder, operator, read, say, with_database
 from app.clock import SystemClock
 from app.metering.copying import copy_database
 from app.metering.database import Database
+from app.metering.partitions import list_partitions
+from app.metering.pruning import prune as prune_ledger
 from app.metering.replicas import recover_lost
 
 app = typer.Typer(no_args_is_help=True, help="The database: from SQLite to PostgreSQL.")
@@ -42,3 +44,31 @@ def recover(
     count = read(lambda connection: recover_lost(connection, replica_id=replica, clock=SystemClock()))
     text = f"{count} requests of {replica} are settled as crashed; nothing of it is held any more."
     say({"replica": replica, "settled": count}, text, as_json)
+
+
+@app.command()
+def partitions(as_json: AsJson = False) -> None:
+    """The months of the ledger on PostgreSQL; each is made by the server before it begins."""
+    found = read(list_partitions)
+    shown = [{"table": one.table, "month": one.month, "rows": one.rows, "bytes": one.bytes_size} for one in found]
+    lines = [f"{one.month:8} {one.table:14} about {one.rows:>12,} rows {one.bytes_size:>16,} bytes" for one in found]
+    say(shown, "\n".join(lines) or "SQLite has no partitions.", as_json)
+
+
+@app.command()
+def prune(
+    keep_months: Annotated[int, typer.Option(help="Whole months that stay, besides this one.")] = 24,
+    is_dropped: Annotated[
+        bool, typer.Option("--drop", help="Delete them; else PostgreSQL keeps them as detached tables, to archive.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take old months' entries away, after a proof that the books balance; sums, invoices and budgets stay."""
+    acting = operator()
+    done = read(lambda c: prune_ledger(c, acting, keep_months=keep_months, is_dropped=is_dropped))
+    detached = "" if is_dropped or not done["tables"] else f" Detached, yours to archive: {', '.join(done['tables'])}."
+    say(
+        done,
+        f"{done['entries']} entries from before {done['before']} were taken away; their sums stay.{detached}",
+        as_json,
+    )

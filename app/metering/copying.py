@@ -1,11 +1,13 @@
 """Every row of one database into another, empty one: SQLite to PostgreSQL, or back."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from sqlalchemy import Connection, Table, func, select, text
 
 from app.errors import Conflict
 from app.metering.database import Database
+from app.metering.partitions import lowest_entry_id, make_months_of_entries
 from app.metering.tables import metadata
 
 ROWS = 1000
@@ -19,6 +21,8 @@ async def copy_database(source: Database, target: Database, *, say: Callable[[st
     for table in metadata.sorted_tables:
         if await target.run(lambda c, table=table: count_of(c, table)):
             raise Conflict(f"the target is not empty: its table {table.name} has rows; copy into a fresh database")
+    lowest_id = await source.run(lowest_entry_id)
+    await target.run(lambda c: make_months_of_entries(c, lowest_id=lowest_id, now=datetime.now(UTC)))
     total = 0
     for table in metadata.sorted_tables:
         rows = await source.run(lambda c, table=table: [dict(row) for row in c.execute(select(table)).mappings()])

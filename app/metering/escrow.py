@@ -13,8 +13,10 @@ from app.metering.leases import Window, change_leases
 
 PACE_S = 60.0
 """How long spending is remembered to judge how large a lease must be."""
-HEADROOM = 4
-"""A lease is to be so many times what the last minute spent and what runs now."""
+HEADROOM = 10
+"""A lease is to be so many times what the last minute spent and what runs now,"""
+REQUESTS_MIN = 100
+"""and at least so many times what the newest request held."""
 EVERY_S = 2.0
 RECHECK_S = 10.0
 AT_ONCE = 200
@@ -31,6 +33,7 @@ class Purse:
     """Of that, held or spent by requests whose entries are not in the database yet."""
     running_nano: int = 0
     """Held by requests that run, wherever."""
+    newest_nano: int = 0
     pace_nano: float = 0.0
     """Spent in the last minute or so."""
     paced_s: float = 0.0
@@ -63,7 +66,9 @@ class Escrow:
             self._unreserve(request_id)
             self._running[request_id] = (windows, amount_nano)
             for place in windows:
-                self._purse(place).running_nano += amount_nano
+                purse = self._purse(place)
+                purse.running_nano += amount_nano
+                purse.newest_nano = amount_nano
 
     def end(self, request_id: str, cost_nano: int) -> None:
         """A request has cost so much."""
@@ -159,7 +164,8 @@ class Escrow:
     def _wanted_nano(self, place: Window) -> int:
         purse = self._purse(place)
         purse.add(0, self._clock.monotonic_s())
-        return HEADROOM * (int(purse.pace_nano) + purse.running_nano)
+        used_nano = int(purse.pace_nano) + purse.running_nano
+        return max(HEADROOM * used_nano, REQUESTS_MIN * purse.newest_nano) if used_nano else 0
 
     def _target_nano(self, place: Window) -> int:
         purse, wanted_nano = self._purse(place), self._wanted_nano(place)

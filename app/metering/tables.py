@@ -169,6 +169,8 @@ def rollup(name: str, moment: str) -> Table:
 
 usage_hour = rollup("usage_hour", "hour_us")
 usage_day = rollup("usage_day", "day_us")
+# The sums of entries that are no longer here (pruning.py): with those that are, they make the other two.
+usage_pruned = rollup("usage_pruned", "hour_us")
 
 budget = Table(
     "budget",
@@ -194,6 +196,7 @@ budget_window = Table(
     Column("held_nano", BigInteger, nullable=False),
     Column("alert_nano", BigInteger, nullable=True, server_default="0"),
     Column("alert_from_nano", BigInteger, nullable=False, server_default="0"),
+    Column("pruned_nano", BigInteger, nullable=False, server_default="0"),
 )
 
 # What a replica has set aside of a budget for the time when the database is away: part of the window's `held_nano`.

@@ -19,6 +19,7 @@ from app.metering.tables import (
     usage_day,
     usage_entry,
     usage_hour,
+    usage_pruned,
 )  # fmt: skip
 
 Sums = dict[tuple[Any, ...], tuple[int, ...]]
@@ -36,11 +37,17 @@ def drifts(connection: Connection) -> Iterator[str]:
 
 
 def sum_drifts(connection: Connection, table: Table, moment: str, length_us: int) -> Iterator[str]:
-    """A table of sums against the entries."""
+    """A table of sums against the entries, and those that were pruned."""
     start = usage_entry.c.occurred_us - usage_entry.c.occurred_us % length_us
     same = [usage_entry.c[name] for name in SAME]
     counted = [func.count(), *(func.sum(usage_entry.c[name]) for name in COUNTED)]
     of_entries = sums(connection, select(start, *same, *counted).group_by(start, *same))
+    start = usage_pruned.c.hour_us - usage_pruned.c.hour_us % length_us
+    same = [usage_pruned.c[name] for name in SAME]
+    counted = [func.sum(usage_pruned.c[name]) for name in ("requests", *COUNTED)]
+    for place, pruned in sums(connection, select(start, *same, *counted).group_by(start, *same)).items():
+        here = of_entries.get(place, (0,) * len(pruned))
+        of_entries[place] = tuple(one + other for one, other in zip(here, pruned, strict=True))
     names = (moment, *SAME, "requests", *COUNTED)
     of_table = sums(connection, select(*(table.c[name] for name in names)))
     for place in sorted(of_entries.keys() | of_table.keys()):
@@ -57,7 +64,7 @@ def sums(connection: Connection, chosen: Any) -> Sums:
 
 def cost_drifts(connection: Connection) -> Iterator[str]:
     """Each entry's cost against its own prices and counts; each charge against its entry."""
-    for row in connection.execution_options(yield_per=1000).execute(select(usage_entry)).mappings():
+    for row in connection.execute(select(usage_entry), execution_options={"yield_per": 1000}).mappings():
         admission = Admission(
             request_id=row["id"], tenant_id="", key_id="", model="", task="", route="", input_tokens=0,
             output_tokens_max=0, prices=row["prices"],
@@ -93,7 +100,7 @@ def budget_drifts(connection: Connection) -> Iterator[str]:
     known = select(budget_window, budget.c.kind).join(budget, budget.c.id == budget_window.c.budget_id)
     for row in connection.execute(known).mappings():
         place = (row["budget_id"], row["window_us"])
-        for what, ought in (("spent", spent.pop(place, 0)), ("held", held.pop(place, 0))):
+        for what, ought in (("spent", spent.pop(place, 0) + row["pruned_nano"]), ("held", held.pop(place, 0))):
             if row[f"{what}_nano"] != ought:
                 yield f"budget {place}: {what} is {row[f'{what}_nano']}, its entries, holds and leases make {ought}"
         if row["kind"] == BudgetKind.PREPAID and row["limit_nano"] != paid.get(row["budget_id"], 0):

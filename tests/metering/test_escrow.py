@@ -96,12 +96,12 @@ async def test_what_was_set_aside_is_spent_while_the_database_is_away_and_no_mor
     assert await away.run(lambda c: c.execute(select(hold)).all()) == []
 
 
-async def test_the_lease_is_as_large_as_its_use_and_returns_when_nobody_asks(
+async def test_a_lease_is_a_part_of_what_is_left_and_returns_when_nobody_asks(
     books: Books, away: Away, key: NewKey, clock: TurnedClock
 ) -> None:
     await serve(books, key, "one")
     await books.refresh_leases()
-    assert (await budget(away, clock)).held_nano == 4 * 150
+    assert (await budget(away, clock)).held_nano == (LIMIT - 150) // 10
     left = await away.run(
         lambda c: balance_nano(c, tenant_id=key.record.tenant_id, key_id=key.record.id, at_us=int(1e15))
     )

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -15,7 +16,7 @@ from app.errors import Conflict, InsufficientQuota, SettingsError, StorageUnavai
 from app.metering.books import Books
 from app.metering.budgets import add_money, list_budgets, set_monthly
 from app.metering.copying import copy_database
-from app.metering.database import Database
+from app.metering.database import Database, microseconds
 from app.metering.idempotency import claim, finish
 from app.metering.keys import NewKey, Pepper, create_key
 from app.metering.ledger import Admission, Outcome, Usage, extend_hold, list_entries, open_hold, settle
@@ -45,16 +46,27 @@ async def shared_key(replicas: list[Database], tmp_path: Path) -> NewKey:
     return await replicas[0].run(lambda c: create_key(c, clock=CLOCK, pepper=pepper, tenant_name="acme", name="first"))
 
 
-def admission(key: NewKey, name: str, *, is_free: bool = False, held: int | None = None) -> Admission:
+def admission(
+    key: NewKey, name: str, *, is_free: bool = False, held: int | None = None, at_us: int | None = None
+) -> Admission:
     return Admission(
         request_id=name, tenant_id=key.record.tenant_id, key_id=key.record.id, model="m", task="t", route="/v1/x",
-        prices=PRICES, input_tokens=10, output_tokens_max=20, admitted_us=int(CLOCK.now().timestamp() * 1e6),
-        is_free=is_free, output_tokens_held=held,
+        prices=PRICES, input_tokens=10, output_tokens_max=20,
+        admitted_us=microseconds(CLOCK.now()) if at_us is None else at_us, is_free=is_free, output_tokens_held=held,
     )  # fmt: skip
 
 
+def is_no_partition(thing: Any, name: str | None, kind: str, is_reflected: bool, other: Any) -> bool:
+    """The tables of months are made as time goes by, and PostgreSQL keeps a foreign key to each."""
+    if kind == "foreign_key_constraint":
+        return thing.elements[0].target_fullname.rpartition(".")[0] in metadata.tables
+    return kind != "table" or name in metadata.tables
+
+
 async def test_the_migrations_make_the_same_tables(replicas: list[Database]) -> None:
-    assert await replicas[1].run(lambda c: compare_metadata(MigrationContext.configure(c), metadata)) == []
+    opts = {"include_object": is_no_partition}
+    found = await replicas[1].run(lambda c: compare_metadata(MigrationContext.configure(c, opts=opts), metadata))
+    assert found == []
 
 
 async def test_two_replicas_and_64_at_once_never_overspend_one_budget(
