@@ -35,6 +35,7 @@ from tests.postgres.test_books import CLOCK, admission, replicas, shared_key
 
 __all__ = ["replicas", "shared_key"]
 DEAD_AFTER_S = 120.0
+STEP_S = 50.0
 
 
 class House:
@@ -57,9 +58,13 @@ class House:
         ]
 
     async def others_look(self, seconds: float) -> list[int]:
-        """Let time pass, and both living replicas look at the same time."""
-        self.clock.turn(seconds)
-        return list(await asyncio.gather(*(one.look() for one in self.sweepers[1:])))
+        """Let time pass, in which both living replicas look again and again, at the same time; what each settled."""
+        counts = [0, 0]
+        for _ in range(steps := 1 + int(seconds / STEP_S)):
+            self.clock.turn(seconds / steps)
+            found = await asyncio.gather(*(one.look() for one in self.sweepers[1:]))
+            counts = [before + now for before, now in zip(counts, found, strict=True)]
+        return counts
 
 
 @pytest.fixture
