@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 
 from app.clock import Clock
-from app.engine.compute.beams import Beams
+from app.engine.compute.beams import Beams, Candidate, inherit, search
 from app.engine.compute.decode import Decoder, Feed
 from app.engine.compute.models import Resident
 from app.engine.compute.prompts import score_prompt
@@ -143,7 +143,8 @@ class DecodeLane(Lane):
         """Advance each row that has fed all it had: sampled rows together, then each row's beams."""
         place = 0
         sampled: list[tuple[Row, int]] = []
-        searched: list[tuple[Row, Beams, torch.Tensor]] = []
+        searched: list[tuple[Row, Beams]] = []
+        hypotheses: list[int] = []
         for step in plan:
             row = step.row
             count = len(row.slots) if row.phase is Phase.DECODING else 1
@@ -156,19 +157,16 @@ class DecodeLane(Lane):
                 if row.job.max_new_tokens == 0:
                     self._finish(row, FinishReason.LENGTH)
                 elif isinstance(chooser, Beams):
-                    searched.append((row, chooser, scores[place : place + count]))
+                    searched.append((row, chooser))
+                    hypotheses.extend(range(place, place + count))
                 else:
                     sampled.append((row, place))
             place += count
             row.fed += step.count
         if sampled:
-            self._draw([row for row, _ in sampled], scores[[place for _, place in sampled]])
-        for row, beams, found in searched:
-            try:
-                self._advance_beams(row, beams, found)
-            except Exception:
-                log.exception("a row failed on %s", self.resident.loaded.id)
-                self._fail(row)
+            self._draw([row for row, _ in sampled], some_rows(scores, [place for _, place in sampled]))
+        if searched:
+            self._search(searched, some_rows(scores, hypotheses))
 
     def _draw(self, rows: list[Row], scores: torch.Tensor) -> None:
         """The next token of each of `rows`, from scores (rows, vocabulary)."""
@@ -201,27 +199,44 @@ class DecodeLane(Lane):
             elif last:
                 self._finish(row, FinishReason.LENGTH)
 
-    def _advance_beams(self, row: Row, beams: Beams, scores: torch.Tensor) -> None:
+    def _search(self, rows: list[tuple[Row, Beams]], scores: torch.Tensor) -> None:
+        """The next hypotheses of `rows`, from the scores (hypotheses of all of them, vocabulary)."""
+        copies: list[tuple[int, int]] = []
+        for (row, beams), candidates in zip(rows, search([beams for _, beams in rows], scores), strict=True):
+            if candidates is None:
+                log.error("job %s on %s ends: its scores are not finite", row.job.id, self.resident.loaded.id)
+                self._fail(row)
+                continue
+            try:
+                copies += self._advance(row, beams, candidates)
+            except Exception:
+                log.exception("a row failed on %s", self.resident.loaded.id)
+                self._fail(row)
+        if copies:
+            longest = max(row.fed for row, _ in rows)
+            self.decoder.cache.copy_slots([source for source, _ in copies], [target for _, target in copies], longest)
+
+    def _advance(self, row: Row, beams: Beams, candidates: list[Candidate]) -> list[tuple[int, int]]:
+        """One step of a row's beams → what must be copied: (from slot, to slot)."""
         self.tally.produce(row.job.id, self._clock.monotonic_s(), len(row.slots))
-        parents = beams.advance(scores)
+        parents = beams.advance(candidates)
         self.waiting.charge(row.job.tenant, row.job.weight, len(row.slots))
         if beams.is_done:
             row.produced = list(beams.best)
             self._emit(TokenEvent(job_id=row.job.id, ids=tuple(row.produced)))
             has_stopped = bool(row.produced) and row.produced[-1] in row.job.stop_ids
             self._finish(row, FinishReason.STOP if has_stopped else FinishReason.LENGTH)
-            return
+            return []
         row.produced = beams.sequences[0]
-        moved = [(row.slots[parent], slot) for parent, slot in zip(parents, row.slots, strict=True)
-                 if row.slots[parent] != slot]  # fmt: skip
-        if moved:
-            self.decoder.cache.copy_slots([source for source, _ in moved], [target for _, target in moved], row.fed)
+        row.slots, copies = inherit(row.slots, parents)
+        return copies
 
     def _finish(self, row: Row, reason: FinishReason) -> None:
         self._end(row, FinishedEvent(job_id=row.job.id, reason=reason, usage=row.usage))
 
     def _fail(self, row: Row) -> None:
         if row in self._rows:
+            self.decoder.cache.clear(row.slots)
             self._end(row, FailedEvent(job_id=row.job.id, error=InternalError(), usage=row.usage))
 
     def _end(self, row: Row, event: FinishedEvent | FailedEvent) -> None:
@@ -236,6 +251,11 @@ class DecodeLane(Lane):
 def slots_needed(job: Job) -> int:
     """Cache places that a job takes: one, or one a beam."""
     return job.search.beams if isinstance(job, DecodeJob) and isinstance(job.search, BeamSearch) else 1
+
+
+def some_rows(scores: torch.Tensor, places: list[int]) -> torch.Tensor:
+    """The rows `places` of scores (rows, vocabulary); the very tensor when these are all of them."""
+    return scores if places == list(range(len(scores))) else scores[places]
 
 
 def feeds_of(row: Row, count: int, choosers: dict[str, Sampler | Beams]) -> list[Feed]:

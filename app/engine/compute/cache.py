@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from app.engine.compute.kernels import slots as kernels
+
 Array = np.ndarray[Any, Any]
 
 
@@ -72,19 +74,29 @@ class SlotCache:
         self.values = torch.zeros(shape, dtype=dtype, device=device)
         self.arrays: list[tuple[Array, Array]] = []
         """Each layer's keys and values as the kernels read them (bfloat16 as its 16 bits); empty but on the CPU."""
+        self._whole: tuple[Array, ...] = ()
         if device.type == "cpu":
             keys, values = (
                 (held.view(torch.uint16) if dtype is torch.bfloat16 else held).numpy()
                 for held in (self.keys, self.values)
             )
             self.arrays = list(zip(keys, values, strict=True))
+            self._whole = keys, values
 
     @property
     def memory_bytes(self) -> int:
         """Bytes that both tensors hold."""
         return 2 * self.keys.numel() * self.keys.element_size()
 
-    def copy_slots(self, sources: Sequence[int], targets: Sequence[int], length: int) -> None:
-        """Give each target slot the first `length` positions of its source slot; all sources are read first."""
+    def clear(self, slots: Sequence[int]) -> None:
+        """Forget what may not be a number: behind a mask it would still spoil the next row's sums."""
         for held in (self.keys, self.values):
-            held[:, list(targets), :, :length] = held[:, list(sources), :, :length].clone()
+            held[:, list(slots)] = 0
+
+    def copy_slots(self, sources: Sequence[int], targets: Sequence[int], length: int) -> None:
+        """Give each target slot the first `length` positions of its source slot. No slot is source and target."""
+        for held in self._whole:
+            kernels.copy_slots(held, np.array(sources, np.int64), np.array(targets, np.int64), length)
+        if not self._whole:
+            for held in (self.keys, self.values):
+                held[:, list(targets), :, :length] = held[:, list(sources), :, :length]

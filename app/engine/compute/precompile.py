@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 
 from app.engine.compute.attention import attend_cached, attend_packed
+from app.engine.compute.beams import best_tokens
 from app.engine.compute.cache import SlotCache, Span, StepTokens
 from app.engine.compute.layers import make_linear, make_norm
 from app.engine.compute.sampling import Sampler, draw
@@ -26,7 +27,8 @@ def layers(precision: Precision) -> None:
 
 def attention(head_dim: int, dtype: torch.dtype) -> None:
     """A prompt of one token, a token by itself, and an input that is read whole."""
-    cache = SlotCache(layers=1, slots=1, heads=1, positions=2, head_dim=head_dim, dtype=dtype, device=CPU)
+    cache = SlotCache(layers=1, slots=2, heads=1, positions=2, head_dim=head_dim, dtype=dtype, device=CPU)
+    cache.copy_slots([0], [1], 1)
     for is_prompt in (True, False):
         tokens = StepTokens([Span(0, 0, 1, is_prompt)], CPU)
         attend_cached(torch.ones(1, 3 * head_dim), tokens, cache, 0, 1, 1.0)
@@ -34,7 +36,8 @@ def attention(head_dim: int, dtype: torch.dtype) -> None:
 
 
 def draws() -> None:
-    """A greedy and a sampled token."""
+    """A greedy and a sampled token, and the best of a hypothesis."""
+    best_tokens(torch.zeros(1, 8), (), 2)
     for search in (Sampling(temperature=0.0), Sampling(top_k=2, top_p=0.9, seed=0)):
         draw([Sampler(search, (0,), logprobs=None)], torch.zeros(1, 8), [None])
 
