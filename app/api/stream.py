@@ -1,8 +1,9 @@
 """A response that owns its answer's scope: sends events as they come, hears the hang-up, and never goes silent."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from typing import Any, cast
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
@@ -54,12 +55,13 @@ class SseResponse(Response):
         frames = self._frames()
         has_begun = False
         try:
-            async for frame in paced(frames, self._keep_alive_s):
-                if not has_begun:
-                    await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-                    has_begun = True
-                await send({"type": "http.response.body", "body": frame, "more_body": True})
-                await asyncio.sleep(0)
+            async with aclosing(paced(frames, self._keep_alive_s)) as pieces:
+                async for frame in pieces:
+                    if not has_begun:
+                        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                        has_begun = True
+                    await send({"type": "http.response.body", "body": frame, "more_body": True})
+                    await asyncio.sleep(0)
         except Exception as error:
             if not has_begun:
                 await self._on_refusal(error)(scope, receive, send)
@@ -68,14 +70,20 @@ class SseResponse(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def paced(frames: AsyncIterator[bytes], keep_alive_s: float) -> AsyncIterator[bytes]:
-    """The frames, and a comment after each silence. The frames run in one task of their own from begin to end."""
+async def paced(frames: AsyncIterator[bytes], keep_alive_s: float) -> AsyncGenerator[bytes]:
+    """The frames, and a comment after each silence. The frames run in one task of their own from begin to end.
+
+    Whoever leaves early closes this, and so the frames: the hang-up may fall between two of them, where they wait in a
+    `yield` and hear of no cancellation, and their scopes would stay open until the garbage is collected.
+    """
+    assert isinstance(frames, AsyncGenerator), "Frames are a generator. This is a bug."
     queue: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(maxsize=1)
 
     async def produce() -> None:
         try:
-            async for frame in frames:
-                await queue.put(frame)
+            async with aclosing(cast("AsyncGenerator[bytes]", frames)) as opened:
+                async for frame in opened:
+                    await queue.put(frame)
         except Exception as error:
             await queue.put(error)
         else:

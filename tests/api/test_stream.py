@@ -1,0 +1,55 @@
+"""The streamed response: when its client hangs up, its frames' scopes are left at once, in the task they began in."""
+
+import asyncio
+import gc
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any
+
+import pytest
+from starlette.responses import Response
+from starlette.types import Message
+
+from app.api.stream import SseResponse
+
+
+@pytest.fixture
+def _no_collector() -> Iterator[None]:
+    """So that nothing is closed by accident."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("_no_collector")
+@pytest.mark.parametrize("blocked_at", [1, 2, 5])
+async def test_a_hang_up_while_a_piece_is_being_sent_leaves_the_scopes_of_the_frames(blocked_at: int) -> None:
+    tasks: list[Any] = []
+    sent = 0
+    is_sending = asyncio.Event()
+
+    async def frames() -> AsyncGenerator[bytes]:
+        tasks.append(asyncio.current_task())
+        try:
+            while True:
+                yield b"data: x\n\n"
+        finally:
+            await asyncio.sleep(0)
+            tasks.append(asyncio.current_task())
+
+    async def send(message: Message) -> None:
+        nonlocal sent
+        sent += message["type"] == "http.response.body"
+        if sent == blocked_at:
+            is_sending.set()
+            await asyncio.Event().wait()
+
+    async def receive() -> Message:
+        await is_sending.wait()
+        return {"type": "http.disconnect"}
+
+    response = SseResponse(
+        frames, on_error=lambda _: b"", on_refusal=lambda _: Response(), keep_alive_s=5.0, headers={}
+    )  # fmt: skip
+    await asyncio.wait_for(response({"type": "http"}, receive, send), 5)
+    assert len(tasks) == 2, "the scopes stayed open"
+    assert tasks[0] is tasks[1]
