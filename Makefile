@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install serve test test-faults check format bench clean
+.PHONY: install serve stack test test-faults test-stack check format bench clean
 
 install: $(VENV)/.installed
 
@@ -26,6 +26,15 @@ test: install
 # The long ones: 20 kills under 32 streams. Some minutes.
 test-faults: install
 	$(BIN)/pytest -m fault_long tests/faults
+
+# The compose stack as plain processes, from the files under deploy/: nginx, two replicas, PostgreSQL, Redis, Prometheus.
+stack: install
+	@$(BIN)/python -m deploy.stack
+
+# 64 customers on that stack while its parts are killed; throughput; a soak of SOAK_S seconds (1800 is the full one).
+SOAK_S ?= 60
+test-stack: install
+	SOAK_S=$(SOAK_S) $(BIN)/pytest -s -m stack tests/stack
 
 check: install
 	$(BIN)/ruff format --check app tests benchmarks deploy

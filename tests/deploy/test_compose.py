@@ -47,7 +47,7 @@ def test_what_a_service_mounts_and_names_exists(name: str) -> None:
 def test_a_replica_has_few_rights_and_time_to_drain(name: str, shared: Any) -> None:
     service = SERVICES[name]
     assert service["read_only"] and service["cap_drop"] == ["ALL"] and service["user"] == "10001:10001"
-    assert seconds(service["stop_grace_period"]) > shared.api.drain_s
+    assert seconds(service["stop_grace_period"]) > shared.api.drain_delay_s + shared.api.drain_s + 15
     assert not any("PASSWORD" in variable or "://" in str(value) for variable, value in service["environment"].items())
 
 

@@ -1,0 +1,79 @@
+"""The ledger in PostgreSQL against what customers counted themselves."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from deploy.stack import Stack
+from tests.stack.clients import INPUT_TOKENS, TEXT, Call, Crowd
+
+SETTLED_S = 15.0
+EVENTS_UNDER_WAY = 3
+"""Pieces of one stream that may be noted and not yet received: made, queued, being sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """What a comparison found."""
+
+    entries: int
+    exact: int
+    over_max: int
+    """Tokens charged and not received by a customer who left or was cut off, at most."""
+    retried: int
+    """Entries of requests whose customer got the answer from another replica; all cost nothing."""
+
+
+def entries_of(stack: Stack, tenant: str) -> dict[str, dict[str, Any]]:
+    """A tenant's entries by request, once no hold of it is open. A second entry of a request is a fault."""
+    give_up_s = time.monotonic() + SETTLED_S
+    with psycopg.connect(stack.database_url, row_factory=dict_row, autocommit=True) as connection:
+        while True:
+            query = "SELECT h.* FROM hold h JOIN tenant t ON t.id = h.tenant_id WHERE t.name = %s"
+            if not (held := connection.execute(query, (tenant,)).fetchall()):
+                break
+            assert time.monotonic() < give_up_s, f"{len(held)} holds stay open: {held[:3]}"
+            time.sleep(0.1)
+        query = "SELECT e.* FROM usage_entry e JOIN tenant t ON t.id = e.tenant_id WHERE t.name = %s"
+        rows = connection.execute(query, (tenant,)).fetchall()
+    by_id = {row["id"]: row for row in rows}
+    assert len(by_id) == len(rows), "a request has two entries"
+    return by_id
+
+
+def assert_balanced(stack: Stack, crowd: Crowd, tenant: str) -> Balance:
+    """Every call that was answered has its entry, with the tokens that its customer counted."""
+    entries = entries_of(stack, tenant)
+    known: set[str] = set()
+    exact = over = 0
+    for call in crowd.calls:
+        if call.request_id is None or call.status != 200:
+            continue
+        known.add(call.request_id)
+        over = max(over, compare(call, entries.get(call.request_id)))
+        exact += call.is_done
+    others = [entry for request_id, entry in entries.items() if request_id not in known]
+    for entry in others:
+        assert entry["output_tokens"] == 0, f"somebody was charged for what nobody received: {entry}"
+    drifts = stack.command("usage", "verify")
+    assert "differ" not in drifts.lower(), drifts
+    return Balance(len(entries), exact, over, len(others))
+
+
+def compare(call: Call, entry: dict[str, Any] | None) -> int:
+    """One call against its entry; returns the tokens charged beyond those received."""
+    assert entry is not None, f"no entry for {call}"
+    if call.kind == "batch":
+        assert call.is_done is (entry["outcome"] == "finished")
+        return 0
+    charged = entry["output_tokens"]
+    assert charged >= call.tokens, f"received and not charged: {call} {entry}"
+    if call.is_done:
+        assert charged == call.tokens and entry["input_tokens"] == INPUT_TOKENS, f"{call} {entry}"
+    # Whoever leaves has unread pieces in the sockets between, and is charged for them; who stays to the end has none.
+    allowed = TEXT["max_tokens"] if call.is_hung_up else EVENTS_UNDER_WAY * call.chunk_max
+    assert charged - call.tokens <= allowed, f"charged and never sent: {call} {entry}"
+    return charged - call.tokens

@@ -1,0 +1,97 @@
+"""Two replicas against one, and a soak: figures for docs/operating.md (`make test-stack`)."""
+
+import asyncio
+import os
+import secrets
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from deploy.stack import Stack
+from tests.stack.books import assert_balanced
+from tests.stack.clients import Crowd, crowd_at
+from tests.stack.conftest import stack_of
+from tests.stack.test_replicas import engine_of
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(4000)]
+MEASURED_S = 10.0
+SOAK_S = float(os.environ.get("SOAK_S", "60"))
+WARM_SHARE = 0.34
+"""Of a soak: what grows until then is caches, not leaks."""
+
+
+def commits(stack: Stack) -> int:
+    with psycopg.connect(stack.database_url, autocommit=True) as connection:
+        row = connection.execute("SELECT xact_commit FROM pg_stat_database WHERE datname = 'tollgate'").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def redis_calls(stack: Stack) -> int:
+    tool = ["redis-cli", "-p", str(stack.redis_port), "info", "stats"]
+    told = subprocess.run(tool, capture_output=True, text=True, check=True).stdout
+    return int(next(line.split(":")[1] for line in told.splitlines() if line.startswith("total_commands_processed")))
+
+
+async def measured(stack: Stack, customers: int) -> tuple[float, float, float]:
+    """Requests a second, PostgreSQL commits and Redis commands a request."""
+    key = await asyncio.to_thread(stack.new_key, tenant="t" + secrets.token_hex(4))
+    async with crowd_at(stack.url, key, customers) as crowd:
+        before = len(crowd.calls), commits(stack), redis_calls(stack), time.monotonic()
+        await asyncio.sleep(MEASURED_S)
+        count = len(crowd.calls) - before[0]
+        seconds = time.monotonic() - before[3]
+        found = count / seconds, (commits(stack) - before[1]) / count, (redis_calls(stack) - before[2]) / count
+    assert not crowd.failed, crowd.told()
+    return found
+
+
+async def test_two_replicas_against_one_on_the_same_cores(stack: Stack, checkpoints: dict[str, Path]) -> None:
+    both = await measured(stack, 64)
+    folder = Path(tempfile.mkdtemp(prefix="tollgate-stack-"))
+    single = stack_of(folder, checkpoints, replica_count=1)
+    try:
+        await asyncio.to_thread(single.start)
+        one = await measured(single, 64)
+    finally:
+        await asyncio.to_thread(single.stop)
+        shutil.rmtree(folder, ignore_errors=True)
+    print(f"\n{os.cpu_count()} cores shared with 64 customers: two replicas {both[0]:.1f} requests/s, one {one[0]:.1f}")
+    print(f"a request: {both[1]:.2f} commits in PostgreSQL, {both[2]:.2f} commands in Redis")
+    assert both[0] > 0.5 * one[0]
+
+
+def sizes(stack: Stack) -> dict[str, tuple[int, int, int]]:
+    """Resident MiB, open files and threads of each replica and its engine."""
+    found: dict[str, tuple[int, int, int]] = {}
+    for index, replica in enumerate(stack.replicas):
+        for name, pid in ((replica.name, replica.pid), (f"engine-{index + 1}", engine_of(stack, index))):
+            status = Path(f"/proc/{pid}/status").read_text()
+            value = {line.split(":")[0]: line.split()[1] for line in status.splitlines() if len(line.split()) > 1}
+            files = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+            found[name] = int(value["VmRSS"]) // 1024, files, int(value["Threads"])
+    return found
+
+
+async def test_a_soak_leaves_memory_files_and_threads_flat(stack: Stack) -> None:
+    tenant = "t" + secrets.token_hex(4)
+    key = await asyncio.to_thread(stack.new_key, tenant=tenant)
+    crowd: Crowd
+    async with crowd_at(stack.url, key, 32) as crowd:
+        await asyncio.sleep(SOAK_S * WARM_SHARE)
+        warm = sizes(stack)
+        await asyncio.sleep(SOAK_S * (1 - WARM_SHARE))
+        last = sizes(stack)
+    print(f"\n{SOAK_S:.0f} s, 32 customers: {crowd.told()}")
+    for name in warm:
+        print(f"{name}: MiB, files, threads {warm[name]} at a third, {last[name]} at the end")
+    print(await asyncio.to_thread(assert_balanced, stack, crowd, tenant))
+    assert not crowd.failed, crowd.told()
+    for name, (memory, files, threads) in warm.items():
+        assert last[name][0] <= memory * 1.1 + 20, name
+        assert last[name][1] <= files + 40 and last[name][2] <= threads + 8, name

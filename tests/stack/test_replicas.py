@@ -1,0 +1,135 @@
+"""Parts of the stack are restarted and killed while mixed customers ask. Each test prints what it saw."""
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from deploy.processes import answers
+from deploy.stack import Stack
+from tests.stack.books import assert_balanced, entries_of
+from tests.stack.clients import Crowd, crowd_at
+
+pytestmark = pytest.mark.timeout(180)
+CUSTOMERS = [16, pytest.param(64, marks=pytest.mark.stack)]
+AFTER_S = 1.0
+"""How long customers go on once all is as it was."""
+
+
+@asynccontextmanager
+async def customers(stack: Stack, count: int) -> AsyncGenerator[tuple[Crowd, str]]:
+    """A crowd with a tenant of its own; on leaving, the books are compared."""
+    tenant = "t" + secrets.token_hex(4)
+    key = await asyncio.to_thread(stack.new_key, tenant=tenant)
+    async with crowd_at(stack.url, key, count) as crowd:
+        yield crowd, tenant
+        await asyncio.sleep(AFTER_S)
+    print(f"\n{count} customers: {crowd.told()}")
+    print(await asyncio.to_thread(assert_balanced, stack, crowd, tenant))
+
+
+def children_of(pid: int) -> list[int]:
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        found += [int(child) for child in (task / "children").read_text().split()]
+    return found
+
+
+def engine_of(stack: Stack, index: int) -> int:
+    """The process of a replica's engine."""
+    [engine] = [
+        child
+        for child in children_of(stack.replicas[index].pid)
+        if b"app.engine.transports.worker" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
+    return engine
+
+
+async def until_ready(stack: Stack, index: int) -> None:
+    while not await asyncio.to_thread(answers, stack.replica_url(index) + "/readyz"):  # noqa: ASYNC110
+        await asyncio.sleep(0.1)
+
+
+def replica_name(stack: Stack, index: int) -> str:
+    return (stack.folder / f"replica-{index + 1}" / "replica").read_text().strip()
+
+
+def assert_only_what_was_on(stack: Stack, crowd: Crowd, tenant: str, index: int) -> None:
+    """Every failure was in flight on that replica, and tells its customer to try again."""
+    entries = entries_of(stack, tenant)
+    for call in crowd.failed:
+        assert call.is_retryable, call
+        assert call.request_id is not None, f"it had not begun, and failed: {call}"
+        assert entries[call.request_id]["replica_id"] == replica_name(stack, index), call
+
+
+@pytest.mark.parametrize("count", CUSTOMERS)
+async def test_both_replicas_are_restarted_in_turn_and_no_request_fails(stack: Stack, count: int) -> None:
+    async with customers(stack, count) as (crowd, _):
+        for replica in stack.replicas:
+            assert await asyncio.to_thread(replica.end) == 0
+            await asyncio.to_thread(replica.start)
+    assert not crowd.failed, crowd.told()
+    assert len(crowd.done) > count
+
+
+@pytest.mark.parametrize("count", CUSTOMERS)
+async def test_nginx_is_reloaded_and_no_answer_that_had_begun_is_cut(stack: Stack, count: int) -> None:
+    """An old worker closes kept connections that are idle. A request that meets this on its way is repeated by every
+    client; nginx from 1.27.4 on can wait for it (keepalive_min_timeout)."""
+    async with customers(stack, count) as (crowd, _):
+        for _ in range(3):
+            stack.reload_nginx()
+            await asyncio.sleep(0.3)
+    assert all(call.status is None and call.request_id is None for call in crowd.failed), crowd.told()
+    assert len(crowd.failed) <= max(2, len(crowd.calls) // 50), crowd.told()
+
+
+@pytest.mark.parametrize("count", CUSTOMERS)
+async def test_a_killed_replica_fails_only_the_streams_that_it_had_begun(stack: Stack, count: int) -> None:
+    async with customers(stack, count) as (crowd, tenant):
+        await asyncio.to_thread(stack.replicas[0].kill)
+        await asyncio.sleep(AFTER_S)
+        await asyncio.to_thread(stack.replicas[0].start)
+    assert_only_what_was_on(stack, crowd, tenant, 0)
+    assert {call.kind for call in crowd.failed} <= {"stream", "hang-up"}, "nginx asks another for a whole answer"
+
+
+@pytest.mark.parametrize("count", CUSTOMERS)
+async def test_a_killed_engine_fails_only_what_it_had_begun_and_comes_back(stack: Stack, count: int) -> None:
+    async with customers(stack, count) as (crowd, tenant):
+        os.kill(engine_of(stack, 1), signal.SIGKILL)
+        await asyncio.sleep(AFTER_S)
+        await until_ready(stack, 1)
+    assert_only_what_was_on(stack, crowd, tenant, 1)
+
+
+@pytest.mark.parametrize("count", CUSTOMERS)
+async def test_postgresql_is_restarted_and_no_request_fails(stack: Stack, count: int) -> None:
+    async with customers(stack, count) as (crowd, _):
+        await asyncio.to_thread(stack.postgres.end, signal.SIGINT)
+        await asyncio.sleep(AFTER_S)
+        await asyncio.to_thread(stack.postgres.start)
+    assert not crowd.failed, crowd.told()
+
+
+@pytest.mark.parametrize("count", CUSTOMERS)
+async def test_redis_is_restarted_and_no_request_fails(stack: Stack, count: int) -> None:
+    async with customers(stack, count) as (crowd, _):
+        await asyncio.to_thread(stack.redis.kill)
+        await asyncio.sleep(AFTER_S)
+        await asyncio.to_thread(stack.redis.start)
+    assert not crowd.failed, crowd.told()
+
+
+def test_what_stands_behind_nginx_is_not_shown_through_it(stack: Stack) -> None:
+    assert not answers(stack.url + "/metrics")
+    assert answers(stack.replica_url(0) + "/metrics")
+    lines = stack.nginx.log.read_text().splitlines()
+    assert all(json.loads(line)["status"] for line in lines if line.startswith("{"))
