@@ -18,11 +18,14 @@ from app.admission.authenticate import Authenticator
 from app.admission.gate import Gate
 from app.admission.limits import Limits
 from app.api import (
+    deepl,
     estimate,
     health,
     huggingface,
+    libretranslate,
     models,
     native,
+    open_inference,
     openai,
     operators,
     receipts,
@@ -71,7 +74,8 @@ def build_app(settings: Settings, *, worker: int | None = None, engine_socket: P
     app = FastAPI(title="Tollgate", version=__version__, description=DESCRIPTION, lifespan=lifespan)
     app.state.settings = settings
     rooms = (
-        openai, native, models, estimate, receipts, usage, *operators.ROOMS, health, *huggingface.ROOMS,
+        openai, native, models, estimate, receipts, usage, *operators.ROOMS, health,
+        deepl, libretranslate, open_inference, *huggingface.ROOMS,
     )  # fmt: skip
     for room in rooms:
         app.include_router(room.router)

@@ -14,7 +14,7 @@ from app.registry.model import TaskName
 from app.registry.residency import Resident
 from app.tasks.task import Caller, Prepared, events_of, places, refuse_cancelled, refuse_empty
 from app.text import sentences
-from app.text.sentences import Sentence
+from app.text.sentences import Sentence, Split
 from app.text.tokenizer import Tokenizer
 from app.text.truncation import Truncate, cut
 
@@ -30,6 +30,7 @@ class TranslationRequest:
     texts: tuple[str, ...]
     beams: int = 4
     length_penalty: float = 1.0
+    split: Split = Split.ALL
     truncate: Truncate = Truncate.ERROR
 
 
@@ -60,7 +61,7 @@ class Translation:
     async def prepare(self, request: TranslationRequest, resident: Resident, caller: Caller) -> PreparedTranslation:
         """See Task.prepare."""
         refuse_empty(request.texts, "input", texts_max=resident.model.limits.batch_inputs_max)
-        split = [sentences.split(text) for text in request.texts]
+        split = [sentences.split(text, request.split) for text in request.texts]
         tokenizer = resident.tokenizer
         encodings = await asyncio.to_thread(
             lambda: [[tokenizer.encode(part.text).ids for part in parts] for _, parts in split]

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from enum import StrEnum
 
 BORDER = re.compile(
     r"""
@@ -17,6 +18,17 @@ ABBREVIATION = re.compile(
 )
 
 
+class Split(StrEnum):
+    """Where a text is cut into sentences."""
+
+    ALL = "all"
+    """At the ends of sentences and of lines."""
+    NO_NEWLINES = "no-newlines"
+    """At the ends of sentences only; a line's end is a space."""
+    NONE = "none"
+    """Nowhere: the text is one sentence."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sentence:
     """A sentence and the white space that follows it."""
@@ -25,10 +37,19 @@ class Sentence:
     gap: str
 
 
-def split(text: str) -> tuple[str, list[Sentence]]:
-    """The white space before the first sentence, and the sentences. Joining all of it gives `text` again."""
+def split(text: str, mode: Split = Split.ALL) -> tuple[str, list[Sentence]]:
+    """The white space before the first sentence, and the sentences. Joining all of it gives `text` again.
+
+    (With NO_NEWLINES: `text` with spaces for line ends.)
+    """
     body = text.lstrip()
     lead = text[: len(text) - len(body)]
+    if mode is Split.NONE:
+        whole = body.rstrip()
+        return lead, [Sentence(whole, body[len(whole) :])] if whole else []
+    if mode is Split.NO_NEWLINES:
+        kept = body.rstrip()
+        body = re.sub(r"\s*\n\s*", " ", kept) + body[len(kept) :]
     found: list[Sentence] = []
     start = 0
     for border in BORDER.finditer(body):

@@ -1,0 +1,60 @@
+"""The real libretranslatepy package, and what other clients of LibreTranslate send."""
+
+import json
+from urllib.error import HTTPError
+
+import httpx
+import pytest
+from libretranslatepy import LibreTranslateAPI
+
+from tests.wire.live import Live
+
+
+def test_the_client_translates_detects_and_lists(live: Live, key: str) -> None:
+    client = LibreTranslateAPI(live.url, api_key=key)
+    text = "where do i live? what is your name?"
+    assert client.translate(text, "en", "de")
+    assert client.translate(text, "auto", "de") == client.translate(text, "en", "de")
+    found = client.detect("Guten Morgen, wie geht es Ihnen heute?")
+    assert found[0]["language"] == "de" and found[0]["confidence"] > 50
+    assert client.languages() == [{"code": "en", "name": "English", "targets": ["de"]}]
+    entries = live.entries(key, count=3)
+    assert [entry["characters"] for entry in entries] == [len(text)] * 3
+    assert all(entry["task"] == "translation" and entry["route"] == "/translate" for entry in entries)
+
+
+def test_a_list_is_one_batch_each_text_with_its_language(live: Live, key: str) -> None:
+    body = {"q": ["hello world", "one two three"], "source": "auto", "target": "de", "alternatives": 2, "api_key": key}
+    answer = httpx.post(live.url + "/translate", json=body).json()
+    assert len(answer["translatedText"]) == len(answer["detectedLanguage"]) == 2
+    assert answer["alternatives"] == [[], []]
+    (entry,) = live.entries(key, count=1)
+    assert entry["characters"] == len("hello worldone two three")
+
+
+def test_the_query_is_read_too(live: Live, key: str) -> None:
+    sent = {"q": "hello", "source": "en", "target": "de", "api_key": key}
+    assert httpx.post(live.url + "/translate", params=sent).json()["translatedText"]
+    assert len(live.entries(key, count=1)) == 1
+
+
+def test_errors_have_the_shape_that_clients_read(live: Live, key: str) -> None:
+    with pytest.raises(HTTPError) as refused:
+        LibreTranslateAPI(live.url, api_key="nonsense").translate("hello", "en", "de")
+    assert refused.value.code == 403 and "error" in json.loads(refused.value.read())
+    with pytest.raises(HTTPError):
+        LibreTranslateAPI(live.url).languages()
+    for wrong, word in (
+        ({"format": "html"}, "html"),
+        ({"target": "ja"}, "en-de"),
+        ({"q": []}, "q"),
+        ({"q": " "}, "empty"),
+    ):
+        body = {"q": "hello", "source": "en", "target": "de", "api_key": key} | wrong
+        answer = httpx.post(live.url + "/translate", json=body)
+        assert answer.status_code == 400 and word in answer.json()["error"], answer.text
+    assert live.entries(key) == []
+
+
+def test_clients_learn_that_a_key_is_needed_without_one(live: Live) -> None:
+    assert httpx.get(live.url + "/frontend/settings").json()["keyRequired"] is True
