@@ -1,6 +1,7 @@
 """A response that owns its answer's scope: sends events as they come, hears the hang-up, and never goes silent."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any, cast
@@ -8,7 +9,10 @@ from typing import Any, cast
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+log = logging.getLogger(__name__)
 KEEP_ALIVE = b": keep-alive\n\n"
+STALLED_S = 60.0
+"""How long a client may leave what was sent unread. Until then its row waits; no more than a frame is buffered."""
 HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
@@ -21,7 +25,8 @@ class SseResponse(Response):
     """Streams `frames()`; a client that hangs up cancels it at its next await, and its scopes clean up in this task.
 
     `first` is awaited before the headers are sent, so that a request that cannot run is refused with its own status.
-    Errors after that are told by `on_error` as the last event.
+    Errors after that are told by `on_error` as the last event. A client that reads nothing for `stalled_s` is treated
+    as one that hung up.
     """
 
     media_type = "text/event-stream"
@@ -29,6 +34,7 @@ class SseResponse(Response):
     def __init__(
         self, frames: Callable[[], AsyncIterator[bytes]], *, on_error: Callable[[Exception], bytes],
         on_refusal: Callable[[Exception], Response], keep_alive_s: float, headers: dict[str, str],
+        stalled_s: float = STALLED_S,
     ) -> None:  # fmt: skip
         super().__init__(headers=HEADERS | headers)
         del self.headers["content-length"]
@@ -36,6 +42,7 @@ class SseResponse(Response):
         self._on_error = on_error
         self._on_refusal = on_refusal
         self._keep_alive_s = keep_alive_s
+        self._stalled_s = stalled_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the class."""
@@ -60,7 +67,8 @@ class SseResponse(Response):
                     if not has_begun:
                         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
                         has_begun = True
-                    await send({"type": "http.response.body", "body": frame, "more_body": True})
+                    if not await self._is_read(send, frame):
+                        return
                     await asyncio.sleep(0)
         except Exception as error:
             if not has_begun:
@@ -68,6 +76,16 @@ class SseResponse(Response):
                 return
             await send({"type": "http.response.body", "body": self._on_error(error), "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _is_read(self, send: Send, frame: bytes) -> bool:
+        """Send a frame; False when the client has left earlier ones unread for too long."""
+        try:
+            async with asyncio.timeout(self._stalled_s):
+                await send({"type": "http.response.body", "body": frame, "more_body": True})
+        except TimeoutError:
+            log.info("a stream ends: its client read nothing for %.0f s", self._stalled_s)
+            return False
+        return True
 
 
 async def paced(frames: AsyncIterator[bytes], keep_alive_s: float) -> AsyncGenerator[bytes]:
