@@ -35,7 +35,7 @@ from app.api.access import AccessLog
 from app.api.admin_acting import Desk
 from app.api.context import request_id_of
 from app.api.disconnect import ClientGone
-from app.api.errors import answer_of
+from app.api.errors import REFUSALS, answer_of
 from app.api.replay import Idempotency, Replays
 from app.clock import Clock, SystemClock
 from app.delivery.outgoing import Outgoing
@@ -78,7 +78,7 @@ def build_app(settings: Settings, *, worker: int | None = None, engine_socket: P
         deepl, libretranslate, open_inference, *huggingface.ROOMS,
     )  # fmt: skip
     for room in rooms:
-        app.include_router(room.router)
+        app.include_router(room.router, responses=REFUSALS)
     metering = settings.metering
     app.state.replays = Replays(bytes_max=metering.replay_bytes, kept_s=metering.replay_s)
     app.add_middleware(Idempotency, replays=app.state.replays, body_bytes_max=settings.api.body_bytes_max)

@@ -122,7 +122,10 @@ def split_of(body: TranslateBody) -> Split:
     return SPLITS[value if isinstance(value, str) else str(int(value))]
 
 
-router = APIRouter(prefix="/v2", tags=["deepl"], route_class=route_in(refusal))
+router = APIRouter(
+    prefix="/v2", tags=["deepl"], route_class=route_in(refusal),
+    responses={QUOTA_EXCEEDED: {"description": "A budget is used up."}},
+)  # fmt: skip
 
 
 @router.post(

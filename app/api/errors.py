@@ -35,6 +35,21 @@ TYPE = {
 }
 """OpenAI's `type`; what is not named here is an invalid_request_error."""
 MESSAGE_LENGTH_MAX = 500
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"description": "The request cannot be served as it is; the error names the field."},
+    401: {"description": "No key, or one that is not valid."},
+    403: {"description": "The key may not do that."},
+    404: {"description": "There is no such model, request or page for this key."},
+    405: {"description": "The address does not take this method."},
+    409: {"description": "It conflicts with what is there, or with a request that runs."},
+    413: {"description": "The body is too large."},
+    422: {"description": "An Idempotency-Key was used with another request; in some dialects: the body is not valid."},
+    429: {"description": "A rate limit or a budget is reached; `retry-after` says when to try again."},
+    500: {"description": "The server failed; the request was not charged."},
+    503: {"description": "Not now; `retry-after` says when to try again."},
+    504: {"description": "The time that the request had is over."},
+}
+"""What any route may answer, for the OpenAPI document."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,32 @@
+"""The OpenAPI document says what every route may answer. No model is loaded."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.api.errors import REFUSALS, STATUS
+from app.main import build_app
+from app.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return build_app(Settings(home=Path(tmp_path_factory.mktemp("home")))).openapi()
+
+
+def test_every_status_that_an_error_has_is_documented_on_every_route(document: dict[str, Any]) -> None:
+    assert set(STATUS.values()) <= set(REFUSALS)
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            missing = {str(status) for status in STATUS.values()} - set(operation["responses"])
+            assert not missing, (method, path, missing)
+
+
+def test_every_operation_has_a_name_of_its_own_and_words(document: dict[str, Any]) -> None:
+    seen: set[str] = set()
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            assert operation["operationId"] not in seen, path
+            seen.add(operation["operationId"])
+            assert operation.get("summary"), path
