@@ -24,7 +24,7 @@ from pydantic_settings.exceptions import SettingsError as BadVariable
 
 from app.admission.settings import LimitSettings
 from app.api.settings import ApiSettings
-from app.delivery.settings import WebhookSettings
+from app.delivery.settings import EventSettings, WebhookSettings
 from app.engine.settings import EngineSettings
 from app.errors import SettingsError
 from app.metering.settings import MeteringSettings
@@ -57,6 +57,7 @@ class Settings(BaseSettings):
     limits: LimitSettings = Field(default_factory=lambda: LimitSettings.model_validate({}))
     metering: MeteringSettings = Field(default_factory=lambda: MeteringSettings.model_validate({}))
     observability: ObservabilitySettings = Field(default_factory=lambda: ObservabilitySettings())
+    events: EventSettings = Field(default_factory=lambda: EventSettings.model_validate({}))
     webhooks: WebhookSettings = Field(default_factory=lambda: WebhookSettings.model_validate({}))
     registry: RegistrySettings = Field(default_factory=lambda: RegistrySettings.model_validate({}))
 

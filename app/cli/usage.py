@@ -1,6 +1,8 @@
-"""tollgate usage: what each request counted; verify, export, invoice."""
+"""tollgate usage: what each request counted; verify, export, events, feeds, invoice."""
 
 import json
+import sys
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -10,17 +12,24 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from app.cli.context import or_exit, read
+from app.cli.context import AsJson, operator, or_exit, or_usage, read, say, with_database
 from app.clock import SystemClock
+from app.delivery.cloudevents import event_of
 from app.errors import InvalidRequest
-from app.metering.database import microseconds
+from app.metering.database import Database, microseconds
+from app.metering.feed import entries_between, list_feeds
+from app.metering.feed import stop as stop_feed
 from app.metering.invoices import as_csv, as_page, csv_text, invoice
 from app.metering.ledger import SHOWN, list_entries
+from app.metering.moments import instant_us
+from app.metering.tenants import find_tenant
 from app.metering.verify import drifts
+from app.settings import load_settings
 
 COLUMNS = (
     "occurred_at", "tenant", "key_name", "model", "task", "outcome", "input_tokens", "output_tokens", "cost_nano",
 )  # fmt: skip
+PAGE = 1000
 app = typer.Typer(help="Usage: the ledger's entries, their check, exports and invoices.")
 
 
@@ -104,6 +113,67 @@ def export(
     )
     columns = ("request_id", "occurred_at", "tenant", "key_name", *SHOWN)
     write(csv_text(found, columns) if form is Form.CSV else json.dumps(found) + "\n", output)
+
+
+@app.command()
+def events(
+    since: Annotated[str, typer.Option(help="From this moment on, ISO 8601, such as 2026-11-01.")],
+    until: Annotated[str | None, typer.Option(help="Before this moment; default: up to now.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's: its name or id.")] = None,
+    source: Annotated[str | None, typer.Option(help="The events' source; default: events.source.")] = None,
+    output: Output = None,
+) -> None:
+    """Print entries again as CloudEvents, a JSON object a line: the same ids, for a consumer that missed some."""
+    since_us, until_us = (
+        or_usage(lambda: instant_us(since)),
+        None if until is None else or_usage(lambda: instant_us(until)),
+    )
+    named = source or or_exit(load_settings).events.source
+
+    async def work(database: Database) -> None:
+        now_us = microseconds(SystemClock().now()) + 1
+        tenant_id = None if tenant is None else await database.run(lambda c: find_tenant(c, tenant).id)
+        after = (0, "")
+        with nullcontext(sys.stdout) if output is None else output.open("w", encoding="utf-8") as file:
+            while True:
+                page = await database.run(
+                    lambda c, after=after: entries_between(
+                        c, since_us=since_us, until_us=until_us or now_us, tenant_id=tenant_id, after=after,
+                        limit=PAGE,
+                    )
+                )  # fmt: skip
+                for entry in page:
+                    file.write(json.dumps(event_of(entry, named), separators=(",", ":")) + "\n")
+                if len(page) < PAGE:
+                    return
+                after = (page[-1]["occurred_us"], page[-1]["id"])
+
+    with_database(work)
+
+
+@app.command()
+def feeds(
+    stop: Annotated[str | None, typer.Option(help="Let go of this feed and of what waits in it.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show which feeds of usage events there are, when they were last taken from, and how many entries wait."""
+    if stop is not None:
+        by, name = operator(), stop
+
+        def work(connection: Any) -> int:
+            dropped = stop_feed(connection, name)
+            by.note(connection, act="feed.stop", target=name, details={"dropped": dropped})
+            return dropped
+
+        dropped = read(work)
+        say({"name": stop, "dropped": dropped}, f"{stop} is let go of; {dropped} entries waited in it", as_json)
+        return
+    found = read(list_feeds)
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    for one in found:
+        typer.echo(f"{one['name']}: {one['waiting']} wait, last taken from {one['seen_at']}")
 
 
 @app.command("invoice")

@@ -11,7 +11,10 @@ from app.delivery.addresses import CheckedConnections, Network, Refused
 
 ANSWER_BYTES_MAX = 16 * 1024
 AT_ONCE = 8
-FAILURES = (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, ssl.SSLError, OSError)
+FAILURES = (
+    httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol,
+    ssl.SSLError, OSError, ValueError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

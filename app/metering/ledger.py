@@ -13,6 +13,7 @@ from app.errors import NotFound
 from app.metering.budgets import balance_nano, hold_money, hold_more, room_nano, spend
 from app.metering.changes import note_change
 from app.metering.database import microseconds, moment_of, upsert
+from app.metering.feed import queue_entry
 from app.metering.leases import Window
 from app.metering.money import Meter, cost_nano
 from app.metering.prices import prices_or_refusal
@@ -214,6 +215,7 @@ def settle(
     )  # fmt: skip
     if is_new:
         add_to_sums(connection, entry)
+        queue_entry(connection, admission.request_id, at_us=at_us)
     else:
         entry = dict(connection.execute(select(usage_entry).where(usage_entry.c.id == entry["id"])).mappings().one())
     return dataclasses.replace(receipt_of(entry), balance_nano=left)

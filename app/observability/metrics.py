@@ -104,6 +104,9 @@ METRICS: tuple[Series, ...] = (
     Series("tollgate_spool_waiting", G, "1 while entries wait for the database.", across="max"),
     Series("tollgate_webhook_attempts", C, "Attempts to deliver a webhook's message: delivered, failed, or dead "
            "(the last one failed).", ("outcome",)),
+    Series("tollgate_usage_events_sent", C, "Usage events handed to the file or the webhook."),
+    Series("tollgate_usage_events_waiting", G, "Usage events that wait; a consumer that is away lets them grow.",
+           across="max"),
     Series("tollgate_webhooks_waiting", G, "Messages for webhooks that wait, also for a next attempt.", across="max"),
     Series("tollgate_webhooks_dead", G, "Messages for webhooks that were given up.", across="max"),
     # The process

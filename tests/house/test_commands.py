@@ -7,7 +7,7 @@ import typer.main
 
 from app.cli.main import cli
 
-SELF_EVIDENT = frozenset({"serve", "models schema", "usage export", "usage invoice"})
+SELF_EVIDENT = frozenset({"serve", "models schema", "usage export", "usage events", "usage invoice"})
 """A server; and what prints a file in a form of its own."""
 
 
