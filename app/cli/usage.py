@@ -132,7 +132,7 @@ def events(
 
     async def work(database: Database) -> None:
         now_us = microseconds(SystemClock().now()) + 1
-        tenant_id = None if tenant is None else await database.run(lambda c: find_tenant(c, tenant).id)
+        tenant_id = await database.run(lambda c: None if tenant is None else find_tenant(c, tenant).id)
         after = (0, "")
         with nullcontext(sys.stdout) if output is None else output.open("w", encoding="utf-8") as file:
             while True:
