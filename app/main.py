@@ -118,12 +118,11 @@ def lifespan_of(
             database=database, clock=clock, replica_id=replica, folder=folder,
             dead_after_s=settings.metering.dead_after_s,
         )  # fmt: skip
-        gate = Gate(books=books)
         outgoing = Outgoing(database=database, pepper=pepper, clock=clock, metrics=metrics, settings=settings)
         app.state.serving = serving = Serving(
-            authenticator=authenticator, residency=residency, limits=limits, gate=gate, engine=engine, clock=clock,
-            metrics=metrics, timeout_s=settings.api.request_timeout_s, queue_wait_s=settings.api.queue_wait_s,
-            replica_id=replica, books=books,
+            authenticator=authenticator, residency=residency, limits=limits, gate=Gate(books=books), engine=engine,
+            clock=clock, metrics=metrics, timeout_s=settings.api.request_timeout_s,
+            queue_wait_s=settings.api.queue_wait_s, replica_id=replica, books=books,
         )  # fmt: skip
         watch(metrics, serving)
         app.state.scrape = Scrape(metrics, boards=settings.observability.metrics_compat)
