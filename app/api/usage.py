@@ -160,12 +160,13 @@ def cost_result(row: dict[str, Any]) -> dict[str, Any]:
 
 @router.get("/organization/invoices/{tenant}/{month}", summary="A tenant's month as an invoice")
 async def show_invoice(
-    tenant: str, month: str, acts: Acts, serving: Rooms,
+    tenant: str, month: str, acts: Acts, serving: Rooms, request: Request,
     form: Annotated[Literal["json", "csv", "html"], Query(alias="format")] = "json",
 ) -> Response:  # fmt: skip
     """JSON, CSV, or a page to print."""
     now = serving.clock.now()
-    found = await acts.read("usage.read", lambda c: invoice(c, tenant_name=tenant, month=month, now=now))
+    issuer = request.app.state.settings.metering.issuer
+    found = await acts.read("usage.read", lambda c: invoice(c, tenant_name=tenant, month=month, now=now, issuer=issuer))
     if form == "json":
         return JSONResponse(found)
     media_type = "text/csv" if form == "csv" else "text/html"

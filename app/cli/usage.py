@@ -185,6 +185,7 @@ def show_invoice(
 ) -> None:
     """A tenant's month as an invoice."""
     now = SystemClock().now()
-    found = read(lambda connection: invoice(connection, tenant_name=tenant, month=month, now=now))
+    issuer = or_exit(load_settings).metering.issuer
+    found = read(lambda connection: invoice(connection, tenant_name=tenant, month=month, now=now, issuer=issuer))
     text = {Form.JSON: lambda: json.dumps(found, indent=2) + "\n", Form.CSV: lambda: as_csv(found)}
     write(text.get(form, lambda: as_page(found) + "\n")(), output)

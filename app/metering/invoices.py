@@ -2,7 +2,8 @@
 
 import csv
 import io
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment
@@ -11,26 +12,11 @@ from sqlalchemy import Connection
 from app.errors import InvalidRequest
 from app.metering.database import microseconds
 from app.metering.money import decimal_text
-from app.metering.prices import tenant_id_of
+from app.metering.tenants import find_tenant
 from app.metering.usage import Chosen, buckets
 
 COLUMNS = ("model", "task", "requests", "input_tokens", "output_tokens", "characters", "amount")
-PAGE = Environment(autoescape=True).from_string(
-    """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Invoice {{ number }}</title>
-<style>body{font:14px/1.5 sans-serif;max-width:48em;margin:2em auto}table{border-collapse:collapse;width:100%}
-td,th{border-bottom:1px solid #ccc;padding:.3em .5em;text-align:right}
-td:nth-child(-n+2),th:nth-child(-n+2){text-align:left}
-</style>
-<h1>Invoice {{ number }}</h1>
-<p>{{ tenant }}: usage from {{ from }} until {{ until }} (UTC, end excluded).{% if not is_final %}
-<strong>The month is not over: this is a preview.</strong>{% endif %}</p>
-<table><tr>{% for name in columns %}<th>{{ name.replace("_", " ") }}</th>{% endfor %}</tr>
-{% for line in lines %}<tr>{% for name in columns %}<td>{{ line[name] }}</td>{% endfor %}</tr>
-{% endfor %}<tr><th colspan="{{ columns | length - 1 }}">Total, {{ currency }}</th><th>{{ total }}</th></tr>
-</table></html>
-"""
-)
+PAGE = Path(__file__).with_name("invoice.html")
 
 
 def month_of(text: str) -> tuple[datetime, datetime]:
@@ -42,10 +28,11 @@ def month_of(text: str) -> tuple[datetime, datetime]:
     return first, first.replace(year=first.year + first.month // 12, month=first.month % 12 + 1)
 
 
-def invoice(connection: Connection, *, tenant_name: str, month: str, now: datetime) -> dict[str, Any]:
+def invoice(connection: Connection, *, tenant_name: str, month: str, now: datetime, issuer: str = "") -> dict[str, Any]:
     """The invoice as JSON shows it. Amounts are exact decimal numbers; the total is the sum of the entries' costs."""
     first, after = month_of(month)
-    tenant_id = tenant_id_of(connection, tenant_name)
+    payer = find_tenant(connection, tenant_name)
+    tenant_id = payer.id
     days = buckets(
         connection, width="1d", start_us=microseconds(first), end_us=microseconds(after),
         chosen=Chosen(tenant_ids=(tenant_id,)), group_by=("model", "task"),
@@ -59,7 +46,9 @@ def invoice(connection: Connection, *, tenant_name: str, month: str, now: dateti
     for line in lines.values():
         line["amount"] = decimal_text(line["cost_nano"])
     return {
-        "object": "invoice", "number": f"{month}-{tenant_id}", "tenant": tenant_name, "month": month,
+        "object": "invoice", "number": f"{month}-{tenant_id.rpartition('_')[2][:12]}", "tenant_id": tenant_id,
+        "tenant": payer.name, "month": month, "issuer": issuer, "issued": now.date().isoformat(),
+        "last_day": (after - timedelta(days=1)).date().isoformat(),
         "from": first.date().isoformat(), "until": after.date().isoformat(), "is_final": now >= after,
         "currency": "USD", "lines": [lines[place] for place in sorted(lines)], "total_nano": total,
         "total": decimal_text(total),
@@ -72,8 +61,8 @@ def as_csv(found: dict[str, Any]) -> str:
 
 
 def as_page(found: dict[str, Any]) -> str:
-    """A page to print."""
-    return PAGE.render(columns=COLUMNS, **found)
+    """A page to print; everything on it is escaped."""
+    return Environment(autoescape=True).from_string(PAGE.read_text(encoding="utf-8")).render(**found)
 
 
 def csv_text(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> str:

@@ -25,6 +25,7 @@ class MeteringSettings(BaseModel):
         64 * 2**20, ge=0, description="Memory for answers that an Idempotency-Key may replay; 0 keeps none."
     )
     replay_s: float = Field(600.0, ge=0, description="How long such an answer is kept.")
+    issuer: str = Field("", max_length=1000, description="Who sends invoices: name and address, a line each.")
 
     @property
     def opened_url(self) -> str | None:
