@@ -53,6 +53,7 @@ from app.observability.distribution import Distribution
 from app.observability.metrics import Labelled, Metrics
 from app.observability.process import sample_for_ever, watch_process
 from app.observability.scrape import Scrape
+from app.observability.traces import traces_of
 from app.registry.catalogue import SHIPPED, Catalogue, load_catalogue
 from app.registry.residency import Place, Residency
 from app.serving import Serving
@@ -73,6 +74,7 @@ def build_app(settings: Settings, *, worker: int | None = None, engine_socket: P
     lifespan = lifespan_of(settings, catalogue, worker=worker, engine_socket=engine_socket)
     app = FastAPI(title="Tollgate", version=__version__, description=DESCRIPTION, lifespan=lifespan)
     app.state.settings = settings
+    app.state.traces = traces_of(settings.observability, version=__version__)
     rooms = (
         openai, native, models, estimate, receipts, usage, *operators.ROOMS, health,
         deepl, libretranslate, open_inference, *huggingface.ROOMS,
@@ -134,10 +136,9 @@ def lifespan_of(
                 tasks = [
                     group.create_task(for_ever(authenticator.run)),
                     *(group.create_task(for_ever(loop)) for loop in (books.run, books.sync, books.report, books.lease)),
-                    *(group.create_task(for_ever(loop)) for loop in outgoing.loops),
+                    *(group.create_task(for_ever(loop)) for loop in (*outgoing.loops, limits.run)),
                     *([group.create_task(for_ever(sweeper.run))] if has_company else []),
                     group.create_task(for_ever(lambda: keep_months(database, clock))),
-                    group.create_task(for_ever(limits.run)),
                     group.create_task(load_models(serving)),
                     group.create_task(sample_for_ever(metrics)),
                 ]
@@ -157,6 +158,7 @@ def lifespan_of(
             with suppress(TollgateError):
                 await authenticator.note_uses()
             await database.close()
+            await asyncio.to_thread(app.state.traces.close)
 
     return lifespan
 

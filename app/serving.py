@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -20,6 +21,7 @@ from app.errors import DeadlineExceeded, Draining, KeyRevoked, RequestCancelled,
 from app.metering.books import Books
 from app.metering.database import new_id
 from app.metering.ledger import Admission, Outcome, Receipt, Usage, ask_to_cancel, estimate
+from app.observability.journey import CURRENT
 from app.observability.metrics import Metrics, Watched
 from app.registry.model import Model, TaskName
 from app.registry.residency import Residency, State
@@ -87,10 +89,15 @@ class Answer(Generic[E, P]):
 
     async def settle(self) -> Receipt:
         """Commit the entry: after the last event, before the last chunk, so that what is shown is durable."""
+        began_s = time.perf_counter()
         if self.is_cancelled:
             used = replace(self.used(), output_tokens=self.prepared.delivered_tokens)
-            return await self._reservation.settle(Outcome.CANCELLED, used)
-        return await self._reservation.settle(Outcome.FINISHED, self.delivered())
+            receipt = await self._reservation.settle(Outcome.CANCELLED, used)
+        else:
+            receipt = await self._reservation.settle(Outcome.FINISHED, self.delivered())
+        if (journey := CURRENT.get()) is not None:
+            journey.settle_began_s, journey.settle_s = began_s, time.perf_counter() - began_s
+        return receipt
 
     async def cancel(self) -> None:
         """End its jobs; their terminal events still come."""
@@ -185,6 +192,10 @@ class Serving:
         run = self.runs.find(request_id) or Run()
         run.tenant_id = principal.tenant_id
         with self.metrics.request(task=task.name.value, model=model) as watched:
+            if (journey := CURRENT.get()) is not None:
+                journey.run(
+                    watched, tenant=principal.tenant, key_id=principal.key_id, task=task.name.value, model=model
+                )
             try:
                 self._forecast.refuse_late(place.model.id, principal.tenant_id, principal.weight)
                 async with (
@@ -244,6 +255,7 @@ class Serving:
             ):  # fmt: skip
                 prepared.allow = reservation.allow
                 answer: Answer[E, P] | None = None
+                watched.submit()
                 try:
                     async with (
                         asyncio.timeout(self._timeout_s),

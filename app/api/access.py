@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api.conduct import told
 from app.api.context import client_id_of, request_id_of, serving_of
 from app.api.limits import limit_headers
+from app.observability.journey import CURRENT, Journey
 
 log = logging.getLogger("tollgate.access")
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
@@ -34,17 +35,21 @@ class AccessLog:
         if scope["type"] != "http" or scope["path"] in QUIET:
             await self._app(scope, receive, send)
             return
-        began_s, status = time.perf_counter(), 499
         scope.setdefault("state", {})
         request = Request(scope)
         request_id = request_id_of(request)
         runs = serving_of(request).runs
         runs.begin(request_id)
+        journey = Journey(
+            request_id=request_id, method=scope["method"], path=scope["path"], client_id=client_id_of(request),
+            traceparent=request.headers.get("traceparent"), tracestate=request.headers.get("tracestate"),
+        )  # fmt: skip
+        began_s = journey.began_s
+        CURRENT.set(journey)
 
         async def noted(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                journey.status = message["status"]
                 headers = [pair for pair in message.get("headers", []) if pair[0] != b"x-request-id"]
                 shown = {
                     "x-request-id": client_id_of(request) or request_id, "x-tollgate-request-id": request_id,
@@ -65,18 +70,14 @@ class AccessLog:
             await self._app(scope, receive, noted)
         finally:
             runs.finish(request_id)
-            count_answer(request, scope, status)
-            extra = {
-                "method": scope["method"], "path": scope["path"], "status": status, "request_id": request_id,
-                "duration_ms": round((time.perf_counter() - began_s) * 1000, 1),
-            }  # fmt: skip
-            if (client_id := client_id_of(request)) is not None:
-                extra["client_request_id"] = client_id
-            log.info("request", extra=extra)
+            journey.route = getattr(scope.get("route"), "path", "none")
+            count_answer(request, journey)
+            log.info("request", extra=journey.fields())
+            request.app.state.traces.tell(journey)
 
 
-def count_answer(request: Request, scope: Scope, status: int) -> None:
+def count_answer(request: Request, journey: Journey) -> None:
     """Count an answer by its route's pattern, never its path: what callers make up must not become a series."""
-    method = scope["method"] if scope["method"] in METHODS else "other"
-    route = getattr(scope.get("route"), "path", "none")
-    serving_of(request).metrics.counter("tollgate_http_requests").labels(method, route, str(status)).inc()
+    method = journey.method if journey.method in METHODS else "other"
+    counter = serving_of(request).metrics.counter("tollgate_http_requests")
+    counter.labels(method, journey.route, str(journey.status)).inc()

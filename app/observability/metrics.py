@@ -260,6 +260,8 @@ class Watched:
         """From arrival to the first token; None before, and for what produces none."""
         self.queue_s = self.prefill_s = self.decode_s = 0.0
         """The engine's times of the slowest row."""
+        self.submitted_s: float | None = None
+        """When it was admitted and its work was sent to the engine."""
         self._runs = runs
         self._last_s: dict[str, float] = {}
         self._counts: dict[str, int] = {}
@@ -268,6 +270,10 @@ class Watched:
     def tokens(self, input_tokens: int, output_tokens: int) -> None:
         """What it read and produced."""
         self.input_tokens, self.output_tokens = input_tokens, output_tokens
+
+    def submit(self) -> None:
+        """Its work goes to the engine, now."""
+        self.submitted_s = time.perf_counter()
 
     def produced(self, row: str, count: int) -> None:
         """A row has `count` more tokens, now."""
