@@ -131,14 +131,14 @@ def lifespan_of(
         if worker is None:
             await settle_leftovers(settings, database)
         tell_of_lost(await books.start())
+        loops = (
+            authenticator.run, books.run, books.sync, books.report, books.lease, *outgoing.loops, limits.run,
+            lambda: keep_months(database, clock), *([sweeper.run] if has_company else []),
+        )  # fmt: skip
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(for_ever(authenticator.run)),
-                    *(group.create_task(for_ever(loop)) for loop in (books.run, books.sync, books.report, books.lease)),
-                    *(group.create_task(for_ever(loop)) for loop in (*outgoing.loops, limits.run)),
-                    *([group.create_task(for_ever(sweeper.run))] if has_company else []),
-                    group.create_task(for_ever(lambda: keep_months(database, clock))),
+                    *(group.create_task(for_ever(loop)) for loop in loops),
                     group.create_task(load_models(serving)),
                     group.create_task(sample_for_ever(metrics)),
                 ]
