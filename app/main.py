@@ -137,11 +137,8 @@ def lifespan_of(
         )  # fmt: skip
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [
-                    *(group.create_task(for_ever(loop)) for loop in loops),
-                    group.create_task(load_models(serving)),
-                    group.create_task(sample_for_ever(metrics)),
-                ]
+                tasks = [group.create_task(for_ever(loop)) for loop in loops]
+                tasks += [group.create_task(load_models(serving)), group.create_task(sample_for_ever(metrics))]
                 try:
                     yield
                 finally:
