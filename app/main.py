@@ -215,6 +215,8 @@ def watch(metrics: Metrics, serving: Serving) -> None:
     metrics.gauge("tollgate_num_requests_running", of_lanes(lambda lane: lane.running))
     metrics.gauge("tollgate_num_requests_waiting", of_lanes(lambda lane: lane.waiting))
     metrics.gauge("tollgate_kv_cache_usage_perc", of_lanes(lambda lane: lane.kv_usage))
+    metrics.gauge("tollgate_prefix_cache_queries", of_lanes(lambda lane: lane.prompt_tokens))
+    metrics.gauge("tollgate_prefix_cache_hits", of_lanes(lambda lane: lane.reused_tokens))
     metrics.gauge("tollgate_iteration_tokens_total", of_lanes(lambda lane: lane.step_tokens))
     metrics.gauge("tollgate_iteration_rows", of_lanes(lambda lane: lane.step_rows))
     metrics.gauge("tollgate_iteration_duration_seconds", of_lanes(lambda lane: lane.step_seconds))

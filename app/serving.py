@@ -67,11 +67,17 @@ class Answer(Generic[E, P]):
         if self.ended_by is not None:
             raise self.ended_by
 
+    @property
+    def cached_tokens(self) -> int:
+        """Of the input, what the engine had read before for this tenant; charged like the rest. Known at the end."""
+        return min(self.prepared.input_tokens, self._session.total_usage.cached_tokens)
+
     def delivered(self) -> Usage:
         """What has left so far."""
         prepared = self.prepared
         return Usage(
             input_tokens=prepared.input_tokens,
+            cached_tokens=self.cached_tokens,
             output_tokens=prepared.delivered_tokens,
             characters=prepared.characters,
         )

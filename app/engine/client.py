@@ -35,6 +35,10 @@ class LaneStats:
     step_seconds: Distribution
     step_rows: Distribution
     step_tokens: Distribution
+    prompt_tokens: int = 0
+    """Of the prompts of all rows so far."""
+    reused_tokens: int = 0
+    """Of these, the ones whose keys and values were in a slot already."""
     waiting_cost: float = 0.0
     """Work of the line, as jobs.cost_of measures it."""
     speed: float = 0.0
@@ -54,6 +58,8 @@ class EngineStats:
     kv_usage: float = 0.0
     """Share of cache slots in use, 0 to 1."""
     lanes: tuple[LaneStats, ...] = ()
+    step_s: float = 0.0
+    """How long the engine has been over its present step; 0 while it waits for work or loads a model."""
     losses: int = 0
     """How often the engine's process was lost, as far as this client knows."""
 

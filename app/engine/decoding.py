@@ -2,10 +2,12 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
 from app.clock import Clock
+from app.engine.client import LaneStats
 from app.engine.compute.beams import Beams, Candidate, inherit, search
 from app.engine.compute.decode import Decoder, Feed
 from app.engine.compute.models import Resident
@@ -16,6 +18,7 @@ from app.engine.jobs import BeamSearch, DecodeJob, Job
 from app.engine.lane import Lane
 from app.engine.schedule.plan import StepPlan, plan_step
 from app.engine.schedule.row import Phase, Row
+from app.engine.schedule.slots import SlotPool
 from app.engine.settings import EngineSettings
 from app.errors import InternalError, TollgateError
 
@@ -31,9 +34,12 @@ class DecodeLane(Lane):
     ) -> None:  # fmt: skip
         super().__init__(resident=resident, settings=settings, clock=clock, emit=emit)
         self.decoder = decoder
+        self._pool = SlotPool(decoder.slots, shared_tokens_min=settings.prefix_tokens)
         self._rows: list[Row] = []
         self._choosers: dict[str, Sampler | Beams] = {}
         self._paused: set[str] = set()
+        self._prompt_tokens = 0
+        self._reused_tokens = 0
 
     @property
     def running(self) -> int:
@@ -43,7 +49,12 @@ class DecodeLane(Lane):
     @property
     def kv_usage(self) -> float:
         """See Lane.kv_usage."""
-        return 1 - len(self.decoder.slots_free) / self.decoder.slots
+        return 1 - self._pool.free_count / self._pool.size
+
+    @property
+    def stats(self) -> LaneStats:
+        """See Lane.stats."""
+        return replace(super().stats, prompt_tokens=self._prompt_tokens, reused_tokens=self._reused_tokens)
 
     def cancel(self, job_id: str) -> None:
         """See Lane.cancel."""
@@ -92,16 +103,14 @@ class DecodeLane(Lane):
         """Give slots to waiting jobs in fair order while there are any."""
         seated: list[Row] = []
         while True:
-            free = len(self.decoder.slots_free)
+            free = self._pool.free_count
             job = self.waiting.take(lambda job: slots_needed(job) <= free)  # noqa: B023
             if job is None:
                 break
             assert isinstance(job, DecodeJob), "a decoder's line holds decode jobs. This is a bug."
-            row = Row(job=job, prompt=self.decoder.prompt_of(job.ids))
-            row.slots = tuple(self.decoder.slots_free.pop() for _ in range(row.slots_needed))
-            row.phase = Phase.PREFILLING
+            row = self._row(job)
             self._choosers[job.id] = self._chooser(job)
-            self.waiting.charge(job.tenant, job.weight, len(job.ids))
+            self.waiting.charge(job.tenant, job.weight, len(job.ids) - row.reused)
             self.tally.seat(job.id, self._clock.monotonic_s())
             seated.append(row)
         self._rows.extend(seated)
@@ -111,6 +120,19 @@ class DecodeLane(Lane):
             log.exception("reading %d sources failed on %s", len(seated), self.resident.loaded.id)
             for row in seated:
                 self._fail(row)
+
+    def _row(self, job: DecodeJob) -> Row:
+        """A row in its slots, with what its prompt shares with one that a slot still holds."""
+        row = Row(job=job, prompt=self.decoder.prompt_of(job.ids))
+        reusable = 0 if job.prompt_logprobs is not None else len(row.prompt) - 1
+        seat = self._pool.take(row.slots_needed, job.tenant, row.prompt, reusable=reusable)
+        if seat.source is not None:
+            self.decoder.cache.copy_slots([seat.source], [seat.slots[0]], seat.reused)
+        self._pool.note(seat.slots[0], seat.reused)
+        self._prompt_tokens += len(row.prompt)
+        self._reused_tokens += seat.reused
+        row.slots, row.fed, row.reused, row.phase = seat.slots, seat.reused, seat.reused, Phase.PREFILLING
+        return row
 
     def _chooser(self, job: DecodeJob) -> Sampler | Beams:
         resident = self.resident
@@ -163,6 +185,8 @@ class DecodeLane(Lane):
                     sampled.append((row, place))
             place += count
             row.fed += step.count
+            if not row.produced:
+                self._pool.note(row.slots[0], row.fed)
         if sampled:
             self._draw([row for row, _ in sampled], some_rows(scores, [place for _, place in sampled]))
         if searched:
@@ -244,7 +268,7 @@ class DecodeLane(Lane):
         self._rows.remove(row)
         self._choosers.pop(row.job.id, None)
         self._paused.discard(row.job.id)
-        self.decoder.slots_free.extend(row.slots)
+        self._pool.give_back(row.slots, keeps_prompt=not isinstance(event, FailedEvent))
         self._leave(event)
 
 

@@ -23,6 +23,7 @@ class JobUsage:
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
+    """Of the input, what an earlier job of the tenant had left in the cache."""
 
 
 @dataclass(frozen=True, slots=True)

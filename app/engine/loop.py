@@ -35,6 +35,7 @@ class EngineLoop:
         self._lanes: dict[str, DecodeLane | EncodeLane] = {}
         self._steps = 0
         self._is_open = True
+        self._stepping_since_s: float | None = None
 
     def run(self) -> None:
         """Work until a Close message; then fail what is open with EngineLost."""
@@ -42,7 +43,10 @@ class EngineLoop:
             set_threads(self._settings.threads)
         with torch.inference_mode():
             while self._is_open:
-                self._receive(is_idle=not self._step())
+                self._stepping_since_s = self._clock.monotonic_s()
+                is_idle = not self._step()
+                self._stepping_since_s = None
+                self._receive(is_idle=is_idle)
         for name in list(self._lanes):
             self._drop_lane(name, EngineLost())
         self._flush()
@@ -58,6 +62,7 @@ class EngineLoop:
         """A snapshot; read from another thread, so it may be one step old."""
         found = list(self._lanes.values())
         lanes = [lane.stats for lane in found]
+        since_s = self._stepping_since_s
         decoders = sum(isinstance(lane, DecodeLane) for lane in found)
         return EngineStats(
             running=sum(lane.running for lane in lanes),
@@ -66,6 +71,7 @@ class EngineLoop:
             is_alive=self._is_open,
             steps=self._steps,
             kv_usage=sum(lane.kv_usage for lane in lanes) / decoders if decoders else 0.0,
+            step_s=0.0 if since_s is None else self._clock.monotonic_s() - since_s,
             lanes=tuple(lanes),
         )
 

@@ -23,8 +23,16 @@ class EngineSettings(BaseModel):
         32, ge=1, le=1024, description="Rows that one decoder model decodes at a time (beams count as rows)."
     )
     step_tokens: int = Field(512, ge=16, description="Tokens that one decode step may process, prompt chunks included.")
+    prefix_tokens: int = Field(
+        16, ge=0, description="A prompt that begins with at least so many tokens of an earlier one of the same tenant "
+        "reuses the work on them; 0 turns it off.",
+    )  # fmt: skip
     encode_tokens: int = Field(4096, ge=16, description="Tokens that one encoder batch may hold.")
     queue_jobs: int = Field(1024, ge=1, description="Waiting jobs beyond which new ones are refused at once.")
+    hang_s: float = Field(
+        30.0, ge=2, description="Seconds after which an engine that says nothing, or is over one step, is killed and "
+        "started again. Loading a model is no step."
+    )  # fmt: skip
     event_queue: int = Field(
         256, ge=1, description="Token events held per job for a slow reader before its row pauses."
     )

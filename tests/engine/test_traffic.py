@@ -24,7 +24,7 @@ from app.engine.transports.inline import InlineEngine
 from app.errors import DeadlineExceeded, InternalError, InvalidRequest
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-SETTINGS = EngineSettings(slots=6, step_tokens=16, queue_jobs=400, event_queue=16, threads=1)
+SETTINGS = EngineSettings(slots=6, step_tokens=16, queue_jobs=400, event_queue=16, threads=1, prefix_tokens=4)
 GREEDY = Sampling(temperature=0)
 KINDS = 36
 POISONED_POSITION = 48
@@ -169,6 +169,7 @@ def check(arrival: Arrival, events: list[Event], alone: list[Event]) -> None:
         assert found == expected[: len(found)]
         return
     assert found == expected
+    assert last.usage.cached_tokens <= max(0, last.usage.input_tokens - 1)
     assert prompt_scores(events) == pytest.approx(prompt_scores(alone), abs=1e-4)
     assert isinstance(alone[-1], FinishedEvent)
     assert (last.reason, last.usage.output_tokens) == (alone[-1].reason, len(expected))
@@ -225,11 +226,35 @@ async def many(engine: EngineClient, alone: list[list[Event]], count: int) -> No
 
 async def test_no_slot_leaks_after_400_random_jobs(engine: EngineClient, alone: list[list[Event]]) -> None:
     await many(engine, alone, 400)
+    (lane,) = [lane for lane in engine.stats().lanes if lane.model == "tiny-gpt2"]
+    assert lane.reused_tokens > 0.1 * lane.prompt_tokens, "all of it was tried with reused prompts"
 
 
 @pytest.mark.fault_long
 async def test_no_slot_leaks_after_10000_random_jobs(engine: EngineClient, alone: list[list[Event]]) -> None:
     await many(engine, alone, 10_000)
+
+
+async def test_a_reused_prompt_changes_no_token_and_stays_inside_its_tenant(engine: EngineClient) -> None:
+    stem = tuple(range(100, 140))
+    jobs = [
+        DecodeJob(
+            id=f"{n}", model="tiny-gpt2", ids=(*stem, 7 + n % 2), max_new_tokens=6, search=GREEDY, logprobs=3,
+            tenant=tenant,
+        )
+        for n, tenant in enumerate(["own", "own", "own", "other"])
+    ]  # fmt: skip
+    cold, longer, warm, foreign = [await collect(engine, job) for job in jobs]
+    usages = [events[-1].usage for events in (cold, longer, warm, foreign) if isinstance(events[-1], FinishedEvent)]
+    assert [usage.cached_tokens for usage in usages] == [0, 40, 40, 0]
+    assert {usage.input_tokens for usage in usages} == {41}
+    assert tokens_of(warm) == tokens_of(cold)
+    scores = [[event.logprobs[0] for event in events if isinstance(event, TokenEvent)] for events in (cold, warm)]
+    assert scores[1] == pytest.approx(scores[0], abs=1e-4)
+    together = await asyncio.gather(
+        *(collect(engine, replace(job, id=f"again-{job.id}", tenant="own")) for job in jobs)
+    )
+    assert [tokens_of(events) for events in together] == [tokens_of(events) for events in (cold, longer, cold, longer)]
 
 
 @given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=12), beams=st.booleans())

@@ -94,6 +94,28 @@ async def collect(engine: EngineClient, job: DecodeJob) -> list[Event]:
     return [event async for event in engine.submit(job)]
 
 
+async def test_an_engine_that_hangs_is_killed_and_its_jobs_end(checkpoints: dict[str, Path]) -> None:
+    engine = ChildEngine.start(EngineSettings(slots=2, threads=1, hang_s=2), log_level="error")
+    assert engine.process is not None
+    await engine.load(ModelSpec(id="tiny-gpt2", folder=str(checkpoints["tiny-gpt2"]), head=Head.GENERATE))
+    await asyncio.sleep(2.5)
+    assert engine.stats().is_alive, "an idle engine says that it lives"
+    before = engine.process.pid
+    began = engine.submit(decode("begun", 60))
+    await anext(began)
+    engine.process.signal(signal.SIGSTOP)
+    waiting = [asyncio.create_task(collect(engine, decode(f"{n}", 5))) for n in range(4)]
+    last = [event async for event in began][-1]
+    if isinstance(last, FailedEvent):  # it may have been done before it was stopped
+        assert isinstance(last.error, EngineLost)
+        assert not engine.stats().is_alive
+    for events in await asyncio.wait_for(asyncio.gather(*waiting), END_S):
+        assert isinstance(events[-1], FinishedEvent), "what had delivered nothing begins again"
+    assert engine.process.pid != before
+    assert engine.stats().losses == 1
+    await engine.close()
+
+
 async def test_killed_at_random_points_no_job_is_without_its_one_end(checkpoints: dict[str, Path]) -> None:
     source = random.Random(11)
     engine = ChildEngine.start(EngineSettings(slots=8, threads=1, event_queue=16), log_level="error")

@@ -27,7 +27,6 @@ class Decoder:
         self.family = family
         self.cache = family.new_cache(slots)
         self.source: SlotCache | None = family.new_cache(slots) if isinstance(family, Marian) else None
-        self.slots_free = list(range(slots))
         self.slots = slots
         self._sources = [Span(0, 0, 1)] * slots
         """Of each slot, the last token of its source; the beams of a row share one."""

@@ -28,6 +28,8 @@ class Row:
     produced: list[int] = field(default_factory=list[int])
     fed: int = 0
     """Tokens of prompt + produced whose keys are in the cache."""
+    reused: int = 0
+    """Of these, tokens of the prompt that an earlier row had fed."""
     phase: Phase = Phase.WAITING
 
     @property
@@ -44,4 +46,4 @@ class Row:
     def usage(self) -> JobUsage:
         """What the row read and produced so far."""
         read = 0 if self.phase is Phase.WAITING else len(self.job.ids)
-        return JobUsage(input_tokens=read, output_tokens=len(self.produced))
+        return JobUsage(input_tokens=read, output_tokens=len(self.produced), cached_tokens=self.reused)

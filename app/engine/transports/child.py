@@ -4,6 +4,10 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import os
+import signal
+import socket
+import struct
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,6 +49,10 @@ START_S = 60.0
 RESUME_S = 30.0
 """How long a job that has delivered nothing waits for the next engine."""
 CLOSE_S = 5.0
+CREDENTIALS = struct.Struct("3i")
+"""Linux's ucred: process, user, group."""
+CHECKS = 4
+"""How often a hung engine is looked for, in the time after which it counts as one."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -74,6 +82,8 @@ class Link(asyncio.Protocol):
 
     def __init__(self, receive: Callable[[FromEngine], None], lost: Callable[["Link"], None]) -> None:
         self.ended = asyncio.Event()
+        self.has_spoken = True
+        """Since this was last set to False."""
         self._decoder = msgspec.msgpack.Decoder(FromEngine)
         self._frames = Frames()
         self._receive = receive
@@ -92,6 +102,7 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
+        self.has_spoken = True
         for body in self._frames.feed(data):
             self._receive(self._decoder.decode(body))
 
@@ -100,6 +111,20 @@ class Link(asyncio.Protocol):
         found = framed(message)
         if self._transport is not None:
             self._transport.write(found)
+
+    @property
+    def peer(self) -> int | None:
+        """The id of the process at the other end, where the system tells it."""
+        held = None if self._transport is None else self._transport.get_extra_info("socket")
+        if held is None or not hasattr(socket, "SO_PEERCRED"):
+            return None
+        found: bytes = held.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+        return int(CREDENTIALS.unpack(found)[0])
+
+    def abort(self) -> None:
+        """Let go at once."""
+        if self._transport is not None:
+            self._transport.abort()
 
     def close(self) -> None:
         """Let go."""
@@ -200,11 +225,31 @@ class ChildEngine:
         """Connect to each life of the engine in turn, and give it what the last one had."""
         while True:
             link = await self._connect()
+            watching = asyncio.create_task(self._watch(link))
             try:
                 await self._restore(link)
                 await link.ended.wait()
             finally:
+                watching.cancel()
                 link.close()
+
+    async def _watch(self, link: Link) -> None:
+        """Kill an engine that lives and does nothing: its jobs then end as those of a dead one, and it starts again."""
+        silent = 0
+        while not link.ended.is_set():
+            link.has_spoken = False
+            await asyncio.sleep(self._settings.hang_s / CHECKS)
+            silent = 0 if link.has_spoken else silent + 1
+            if silent >= CHECKS or self._stats.step_s >= self._settings.hang_s:
+                break
+        else:
+            return
+        log.error("the engine has not moved for %.0f s and is killed", self._settings.hang_s)
+        pid = link.peer or (self.process.pid if self.process is not None else None)
+        if pid is not None:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        link.abort()
 
     async def _connect(self) -> Link:
         loop = asyncio.get_running_loop()
@@ -299,7 +344,7 @@ class ChildEngine:
         """The engine is gone: what has delivered something fails, the rest waits for the next one, once."""
         if self._link is not link:
             return
-        self._link = None
+        self._link, self._stats = None, DOWN
         self._is_up.clear()
         for answer in self._calls.values():
             if not answer.done():

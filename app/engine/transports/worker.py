@@ -53,6 +53,8 @@ from app.observability import logs
 
 log = logging.getLogger(__name__)
 STATS_S = 0.25
+BEAT_S = 1.0
+"""Something is said at least so often, so that silence means a process that hangs."""
 END_S = 3.0
 """How long the loop may take over its last step before the process ends without it."""
 
@@ -195,12 +197,13 @@ class Worker:
             self._unload(connection, model)
 
     async def tell_stats(self) -> None:
-        """Send how busy the engine is to everybody when it has changed, for ever."""
+        """Send how busy the engine is to everybody, for ever: when it has changed, and as a sign of life."""
+        told_s = 0.0
         while True:
             await asyncio.sleep(STATS_S)
-            found = self._loop.stats()
-            if found != self.stats:
-                self.stats = found
+            found, now_s = self._loop.stats(), self._asyncio_loop.time()
+            if found != self.stats or now_s - told_s >= BEAT_S:
+                self.stats, told_s = found, now_s
                 for connection in self.connections:
                     connection.send(Stats(found))
 
