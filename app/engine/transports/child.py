@@ -246,10 +246,11 @@ class ChildEngine:
             return
         log.error("the engine has not moved for %.0f s and is killed", self._settings.hang_s)
         pid = link.peer or (self.process.pid if self.process is not None else None)
-        if pid is not None:
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-        link.abort()
+        if pid is None:
+            link.abort()
+            return
+        with contextlib.suppress(OSError):  # it may have ended by itself; its end of the connection ends with it
+            os.kill(pid, signal.SIGKILL)
 
     async def _connect(self) -> Link:
         loop = asyncio.get_running_loop()
