@@ -36,6 +36,7 @@ from app.api.admin_acting import Desk
 from app.api.context import request_id_of
 from app.api.disconnect import ClientGone
 from app.api.errors import REFUSALS, answer_of
+from app.api.huggingface.model_paths import ModelPaths
 from app.api.replay import Idempotency, Replays
 from app.clock import Clock, SystemClock
 from app.delivery.outgoing import Outgoing
@@ -83,6 +84,7 @@ def build_app(settings: Settings, *, worker: int | None = None, engine_socket: P
         app.include_router(room.router, responses=REFUSALS)
     metering = settings.metering
     app.state.replays = Replays(bytes_max=metering.replay_bytes, kept_s=metering.replay_s)
+    app.add_middleware(ModelPaths)
     app.add_middleware(Idempotency, replays=app.state.replays, body_bytes_max=settings.api.body_bytes_max)
     app.add_middleware(AccessLog)
     app.add_exception_handler(HTTPException, as_envelope)

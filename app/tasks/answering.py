@@ -11,7 +11,7 @@ from app.engine.session import JobSession
 from app.errors import ContextLengthExceeded, InvalidRequest
 from app.registry.model import TaskName
 from app.registry.residency import Resident
-from app.tasks.task import Caller, Prepared, encoded, refuse_empty
+from app.tasks.task import Caller, Prepared, encoded, refuse_empty, refuse_many
 from app.text.truncation import Truncate, cut
 from app.text.windows import Window, windows
 
@@ -102,6 +102,8 @@ class Answering:
             for index, (question, context) in enumerate(zip(request.questions, request.contexts, strict=True))
         ]
         flat = [window for item in items for window in item.windows]
+        if request.overlap_tokens is not None or request.window_tokens_max is not None:
+            refuse_many(len(flat), "doc_stride")
         jobs = tuple(
             EncodeJob(
                 id=f"{caller.request_id}-{number}", model=resident.model.id, ids=window.ids,

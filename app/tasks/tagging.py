@@ -10,7 +10,7 @@ from app.registry.model import TaskName
 from app.registry.residency import Resident
 from app.tasks.classification import softmax
 from app.tasks.entities import Aggregation, Entity, Piece, entities_of, without_overlaps
-from app.tasks.task import Caller, Prepared, encode_jobs, encoded, readable_tokens, refuse_empty, too_long
+from app.tasks.task import Caller, Prepared, encode_jobs, encoded, readable_tokens, refuse_empty, refuse_many, too_long
 from app.text.tokenizer import Encoding, Tokenizer
 from app.text.truncation import Truncate, cut
 
@@ -75,6 +75,7 @@ class Tagging:
         found = await asyncio.to_thread(
             lambda: [self._parts(text, index, request, room, resident) for index, text in enumerate(request.texts)]
         )
+        refuse_many(sum(len(parts) for parts, _ in found), "stride")
         encodings = [
             Encoding((tokenizer.cls_id, *part.ids, tokenizer.sep_id), (0,) * (len(part.ids) + 2))
             for parts, _ in found

@@ -17,6 +17,10 @@ P = TypeVar("P", bound="Prepared")
 E_co = TypeVar("E_co", covariant=True)
 
 
+ROWS_MAX = 512
+"""Windows that one request may be read in."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
     """What the engine must know of who asks."""
@@ -103,6 +107,15 @@ def too_long(field_name: str, index: int, tokens: int, tokens_max: int, resident
         "truncate to left or right",
         field=f"{field_name}.{index}",
     )
+
+
+def refuse_many(rows: int, field_name: str) -> None:
+    """Raises InvalidRequest when texts would be read in more windows than one request may ask for."""
+    if rows > ROWS_MAX:
+        raise InvalidRequest(
+            f"{field_name} makes {rows} windows of it, and a request may have {ROWS_MAX}; send less text",
+            field=field_name,
+        )
 
 
 def encode_jobs(encodings: Iterable[Encoding], resident: Resident, caller: Caller) -> tuple[EncodeJob, ...]:

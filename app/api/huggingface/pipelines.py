@@ -11,16 +11,18 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from app.api.body import read_body
+from app.api.conduct import is_strict, note_ignored
 from app.api.context import Caller, RequestId, Rooms
 from app.api.dialect import route_in
 from app.api.huggingface import parameters as wire
 from app.api.huggingface import tgi
 from app.api.huggingface.envelope import Call, refusal
 from app.api.huggingface.parameters import TaskBody
-from app.api.huggingface.tgi_bodies import CompatBody
+from app.api.huggingface.tgi_bodies import CompatBody, Parameters
 from app.api.native import schema
 from app.errors import DeadlineExceeded, InvalidRequest, ModelLoading, NotFound, TaskMismatch
 from app.registry.model import Model, TaskName
@@ -175,6 +177,23 @@ RUNNERS: dict[TaskName, Callable[[Call, str, TaskBody], Awaitable[Response]]] = 
 }  # fmt: skip
 
 
+PARAMETERS: dict[TaskName, type[BaseModel]] = {
+    TaskName.GENERATION: Parameters, TaskName.CLASSIFICATION: wire.ClassificationParameters,
+    TaskName.ZERO_SHOT: wire.ZeroShotParameters, TaskName.TRANSLATION: wire.TranslationParameters,
+    TaskName.ANSWERING: wire.AnsweringParameters, TaskName.UNMASKING: wire.UnmaskingParameters,
+    TaskName.TAGGING: wire.TaggingParameters, TaskName.EMBEDDING: wire.EmbeddingParameters,
+    TaskName.SIMILARITY: wire.Lenient,
+}  # fmt: skip
+
+
+def tell_ignored(call: Call, body: TaskBody, task: TaskName) -> None:
+    """Have the answer name the parameters that the task does not have. Raises InvalidRequest if `strict` was asked."""
+    known = PARAMETERS[task].model_fields
+    names = [name for name in body.model_extra or {} if name not in known and name != "strict"]
+    names += [f"parameters.{name}" for name in body.parameters or {} if name not in known]
+    note_ignored(call.request, names, refuses=is_strict(call.request, body.model_extra or {}))
+
+
 async def wait_until_loaded(call: Call, model: str) -> None:
     """For clients that would rather wait than be told to come again."""
     try:
@@ -198,6 +217,7 @@ async def run(call: Call, model_id: str, task_name: str | None) -> Response:
         does = ", ".join(found for found in model.tasks if found in RUNNERS)
         raise TaskMismatch(f"The model {model_id} does {does}, not {task.value}.", field="model")
     call.principal.require(task=task.value, model=model_id)
+    tell_ignored(call, body, task)
     if body.options.wait_for_model or call.request.headers.get("x-wait-for-model", "").lower() in ("1", "true"):
         await wait_until_loaded(call, model_id)
     return await RUNNERS[task](call, model_id, body)

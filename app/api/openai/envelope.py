@@ -21,7 +21,8 @@ DONE = event("[DONE]")
 
 
 def model_of(request: Request, name: str, task: TaskName, *, serving: Serving, principal: Principal) -> str:
-    """The model's id, aliases resolved. Raises ModelNotFound."""
+    """The model's id: the path's, if that names one, else the body's, aliases resolved. Raises ModelNotFound."""
+    name = getattr(request.state, "model_in_path", name)
     aliases = frozenset(request.app.state.settings.api.model_aliases)
     return model_named(name, task, residency=serving.residency, principal=principal, aliases=aliases)
 
