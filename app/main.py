@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from app import __version__
 from app.admission.authenticate import Authenticator
 from app.admission.gate import Gate
-from app.admission.limits import Limits
+from app.admission.limits import Limits, Shared
 from app.api import (
     deepl,
     estimate,
@@ -65,14 +65,18 @@ CLOSED_REQUEST = 499
 DESCRIPTION = "Hosted models behind a key: every token is scheduled fairly, streamed at once and counted once."
 
 
-def build_app(settings: Settings, *, worker: int | None = None, engine_socket: Path | None = None) -> FastAPI:
+def build_app(
+    settings: Settings, *, worker: int | None = None, engine_socket: Path | None = None, limits_file: Path | None = None
+) -> FastAPI:
     """The application, not yet started. Raises CatalogueError when the catalogue is wrong.
 
-    `worker` numbers the process where several serve together; `engine_socket` is of the engine that they share.
+    `worker` numbers the process where several serve together; `engine_socket` is of the engine that they share, and
+    `limits_file` what they count rate limits in.
     """
     chosen = settings.registry
     catalogue = load_catalogue(chosen.catalogue or SHIPPED, enable=chosen.enable, disable=chosen.disable)
-    lifespan = lifespan_of(settings, catalogue, worker=worker, engine_socket=engine_socket)
+    counted = None if worker is None or limits_file is None else Shared(limits_file, worker)
+    lifespan = lifespan_of(settings, catalogue, worker=worker, engine_socket=engine_socket, counted=counted)
     app = FastAPI(title="Tollgate", version=__version__, description=DESCRIPTION, lifespan=lifespan)
     app.state.settings = settings
     app.state.traces = traces_of(settings.observability, version=__version__)
@@ -94,7 +98,7 @@ def build_app(settings: Settings, *, worker: int | None = None, engine_socket: P
 
 
 def lifespan_of(
-    settings: Settings, catalogue: Catalogue, *, worker: int | None, engine_socket: Path | None
+    settings: Settings, catalogue: Catalogue, *, worker: int | None, engine_socket: Path | None, counted: Shared | None
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     """What runs from the application's start to its end: the rooms, and their loops in one task group."""
     chosen = settings.registry
@@ -103,8 +107,6 @@ def lifespan_of(
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         clock = SystemClock()
         database = open_database(settings)
-        replica = name_of(settings.home, is_shared=database.is_shared, worker=worker)
-        has_company = database.is_shared or worker is not None
         await database.open()
         engine = open_engine(settings, engine_socket, clock)
         metrics = Metrics()
@@ -112,21 +114,14 @@ def lifespan_of(
         pepper = Pepper(settings.home)
         app.state.desk = Desk(database, clock, pepper)
         authenticator = Authenticator(database=database, pepper=pepper, clock=clock)
-        limits = Limits(settings=settings.limits, clock=clock, metrics=metrics)
-        folder = journal_folder(settings.home, worker)
-        books = Books(
-            database=database, home=folder, clock=clock, replica_id=replica,
-            escrow_share=settings.metering.escrow_share if database.is_shared else 0.0,
-        )  # fmt: skip
-        sweeper = Sweeper(
-            database=database, clock=clock, replica_id=replica, folder=folder,
-            dead_after_s=settings.metering.dead_after_s,
-        )  # fmt: skip
+        limits = Limits(settings=settings.limits, clock=clock, metrics=metrics, workers=counted)
+        books, sweeper = keepers(settings, database, clock, worker=worker)
+        gate = Gate(books=books)
         outgoing = Outgoing(database=database, pepper=pepper, clock=clock, metrics=metrics, settings=settings)
         app.state.serving = serving = Serving(
-            authenticator=authenticator, residency=residency, limits=limits, gate=Gate(books=books), engine=engine,
-            clock=clock, metrics=metrics, timeout_s=settings.api.request_timeout_s,
-            queue_wait_s=settings.api.queue_wait_s, replica_id=replica, books=books,
+            authenticator=authenticator, residency=residency, limits=limits, gate=gate, engine=engine, clock=clock,
+            metrics=metrics, timeout_s=settings.api.request_timeout_s, queue_wait_s=settings.api.queue_wait_s,
+            replica_id=books.replica_id, books=books,
         )  # fmt: skip
         watch(metrics, serving)
         app.state.scrape = Scrape(metrics, boards=settings.observability.metrics_compat)
@@ -134,8 +129,8 @@ def lifespan_of(
             await settle_leftovers(settings, database)
         tell_of_lost(await books.start())
         loops = (
-            authenticator.run, books.run, books.sync, books.report, books.lease, *outgoing.loops, limits.run,
-            lambda: keep_months(database, clock), *([sweeper.run] if has_company else []),
+            authenticator.run, *books.loops, *outgoing.loops, limits.run, lambda: keep_months(database, clock),
+            *([sweeper.run] if sweeper.has_company else []),
         )  # fmt: skip
         try:
             async with asyncio.TaskGroup() as group:
@@ -177,6 +172,19 @@ def open_database(settings: Settings) -> Database:
     """The database as the settings want it, not yet opened."""
     chosen = settings.metering
     return Database(home=settings.home, url=chosen.opened_url, connections=chosen.connections)
+
+
+def keepers(settings: Settings, database: Database, clock: Clock, *, worker: int | None) -> tuple[Books, Sweeper]:
+    """Who keeps this process's books, and who looks after those of dead ones."""
+    chosen, folder = settings.metering, journal_folder(settings.home, worker)
+    replica = name_of(settings.home, is_shared=database.is_shared, worker=worker)
+    share = chosen.escrow_share if database.is_shared else 0.0
+    books = Books(database=database, home=folder, clock=clock, replica_id=replica, escrow_share=share)
+    sweeper = Sweeper(
+        database=database, clock=clock, replica_id=replica, folder=folder, dead_after_s=chosen.dead_after_s,
+        has_company=database.is_shared or worker is not None,
+    )  # fmt: skip
+    return books, sweeper
 
 
 async def settle_leftovers(settings: Settings, database: Database) -> None:

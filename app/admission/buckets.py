@@ -88,7 +88,7 @@ class Bucket:
         return self.level
 
 
-@dataclass(slots=True)
+@dataclass
 class LocalBuckets:
     """Buckets of this process, each holding the `share`-th part of its limit."""
 
@@ -97,7 +97,7 @@ class LocalBuckets:
     seed: Callable[[Limit], float] = lambda limit: 1.0
     """How full a bucket that is new here begins, 0 to 1."""
     buckets: OrderedDict[tuple[str, What], Bucket] = field(default_factory=OrderedDict[tuple[str, What], Bucket])
-    running: dict[tuple[str, What], int] = field(default_factory=dict[tuple[str, What], int])
+    running: dict[str, int] = field(default_factory=dict[str, int])
     taken: dict[str, dict[Limit, float]] = field(default_factory=dict[str, dict[Limit, float]])
 
     async def take(self, ask: Ask) -> Refusal | None:
@@ -114,7 +114,7 @@ class LocalBuckets:
             return worst
         for limit, cost in costs.items():
             if limit.what is What.CONCURRENT:
-                self.running[limit.scope, limit.what] = self.running.get((limit.scope, limit.what), 0) + 1
+                self._run(limit.scope, 1)
             else:
                 self._bucket(limit, now_s).level -= cost
         self.taken[ask.request_id] = costs
@@ -124,11 +124,8 @@ class LocalBuckets:
         """See Buckets."""
         now_s = self.clock.monotonic_s()
         for limit, cost in self.taken.pop(ask.request_id, {}).items():
-            place = (limit.scope, limit.what)
             if limit.what is What.CONCURRENT:
-                self.running[place] -= 1
-                if not self.running[place]:
-                    del self.running[place]
+                self._run(limit.scope, -1)
             elif limit.what is What.TOKENS:
                 bucket = self._bucket(limit, now_s)
                 bucket.level = min(self._capacity(limit), bucket.level + cost - tokens_used)
@@ -136,12 +133,23 @@ class LocalBuckets:
     def level(self, limit: Limit) -> float:
         """See Buckets."""
         if limit.what is What.CONCURRENT:
-            return self._capacity(limit) - self.running.get((limit.scope, limit.what), 0)
+            return self._capacity(limit) - self._running(limit.scope)
         return self._bucket(limit, self.clock.monotonic_s()).level
+
+    def close(self) -> None:
+        """Nothing is held open here."""
 
     def clear(self) -> None:
         """Begin anew; what is taken now is still given back."""
         self.buckets.clear()
+
+    def _running(self, scope: str) -> int:
+        return self.running.get(scope, 0)
+
+    def _run(self, scope: str, change: int) -> None:
+        self.running[scope] = self.running.get(scope, 0) + change
+        if not self.running[scope]:
+            del self.running[scope]
 
     def _capacity(self, limit: Limit) -> float:
         part = limit.amount / self.share

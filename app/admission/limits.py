@@ -7,12 +7,14 @@ limit, so that customers see neither an error nor no limit at all; a probe bring
 import asyncio
 import logging
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from app.admission.authenticate import Principal
 from app.admission.buckets import MINUTE_S, Ask, Buckets, Limit, LocalBuckets, Refusal, What
+from app.admission.mapped_buckets import MappedBuckets
 from app.admission.settings import LimitSettings
 from app.admission.shared_buckets import LEASE_MS, SharedAway, SharedBuckets
 from app.clock import Clock
@@ -44,21 +46,40 @@ class Permit:
     tokens_used: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """The file that a machine's workers count in, and which of them this is."""
+
+    path: Path
+    worker: int
+
+
+def local_buckets(
+    clock: Clock, workers: Shared | None, *, share: int = 1, seed: Callable[[Limit], float] = lambda limit: 1.0
+) -> LocalBuckets:
+    """Where this machine counts: in its one process, or in memory that its workers share."""
+    if workers is None:
+        return LocalBuckets(clock=clock, share=share, seed=seed)
+    return MappedBuckets(path=workers.path, worker=workers.worker, clock=clock, share=share, seed=seed)
+
+
 class Limits:
     """The rate limits of one replica."""
 
-    def __init__(self, *, settings: LimitSettings, clock: Clock, metrics: Metrics) -> None:
+    def __init__(
+        self, *, settings: LimitSettings, clock: Clock, metrics: Metrics, workers: Shared | None = None
+    ) -> None:
         self._tiers = {name: LimitRule(**tier.model_dump()) for name, tier in settings.tiers.items()}
         self._clock = clock
         self._shared: SharedBuckets | None = None
-        self._local = LocalBuckets(clock=clock)
+        self._local = local_buckets(clock, workers)
         self._is_away = False
         self._renewed_s = clock.monotonic_s()
         self._refused = metrics.counter("tollgate_requests_limited")
         if settings.redis_url is not None:
             url = settings.redis_url.get_secret_value()
             self._shared = SharedBuckets(url=url, timeout_s=settings.redis_timeout_s, clock=clock)
-            self._local = LocalBuckets(clock=clock, share=settings.replicas, seed=self._last_known)
+            self._local = local_buckets(clock, workers, share=settings.replicas, seed=self._last_known)
             metrics.gauge("tollgate_limits_shared", lambda: 0.0 if self._is_away else 1.0)
 
     @property
@@ -135,7 +156,8 @@ class Limits:
             self._lose(away)
 
     async def close(self) -> None:
-        """Let Redis go."""
+        """Let Redis go, and the workers' file."""
+        self._local.close()
         if self._shared is not None:
             await self._shared.close()
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from app.admission.mapped_buckets import make_file
 from app.cli.serve import CUT_OFF_S, server_of
 from app.engine.transports.process import EngineProcess, KeptProcess, await_stdin_end, own_environment
 from app.errors import SettingsError
@@ -26,6 +27,8 @@ from app.settings import Settings
 
 log = logging.getLogger(__name__)
 BACKLOG = 2048
+LIMITS_NAME = "limits"
+"""Of the file, beside the engine's socket, in which the workers count rate limits together."""
 ENGINE_CLOSE_S = 5.0
 DRAIN_MARGIN_S = CUT_OFF_S + 5.0
 
@@ -53,6 +56,7 @@ async def run_workers(settings: Settings, *, is_welcoming: bool) -> int:
         loop.add_signal_handler(number, on_signal)
     counters = engine.folder / "metrics"
     counters.mkdir()
+    make_file(engine.folder / LIMITS_NAME, workers=settings.api.workers)
     workers = [
         worker_process(settings, number, listener, engine, counters, is_welcoming=is_welcoming and number == 1)
         for number in range(1, settings.api.workers + 1)
@@ -122,7 +126,10 @@ def main() -> None:
         return
     settings = Settings(**order["settings"])
     logs.set_up(level=settings.log_level, is_json=settings.log_format == "json")
-    app = build_app(settings, worker=order["worker"], engine_socket=Path(order["engine"]))
+    engine = Path(order["engine"])
+    app = build_app(
+        settings, worker=order["worker"], engine_socket=engine, limits_file=engine.with_name(LIMITS_NAME)
+    )  # fmt: skip
     server = server_of(app, settings, is_welcoming=order["is_welcoming"])
 
     def drain_at_end() -> None:

@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +86,11 @@ class Books:
     def spooled(self) -> bool:
         """Whether entries wait for the database."""
         return not self._spool.is_empty
+
+    @property
+    def loops(self) -> tuple[Callable[[], Awaitable[None]], ...]:
+        """What runs for ever beside the requests; the task group of main.py owns these."""
+        return self.run, self.sync, self.report, self.lease
 
     async def start(self) -> int:
         """Take the journal and settle what the last process left; returns how many requests had been running."""

@@ -37,6 +37,7 @@ class Purse:
     pace_nano: float = 0.0
     """Spent in the last minute or so."""
     paced_s: float = 0.0
+    begun_s: float = 0.0
     cap_nano: int | None = None
     """The share of what the window had left when it was last asked."""
     asked_s: float = -math.inf
@@ -46,6 +47,12 @@ class Purse:
         """Let time pass, and count what was spent."""
         self.pace_nano = self.pace_nano * math.exp(-(now_s - self.paced_s) / PACE_S) + cost_nano
         self.paced_s = now_s
+
+    def minute_nano(self, now_s: float) -> int:
+        """What a minute spends at this pace, also when only some seconds of it have been seen."""
+        self.add(0, now_s)
+        seen = 1 - math.exp(-max(1.0, now_s - self.begun_s) / PACE_S)
+        return int(self.pace_nano / seen)
 
 
 class Escrow:
@@ -147,7 +154,8 @@ class Escrow:
                 del self._purses[place]
 
     def _purse(self, place: Window) -> Purse:
-        return self._purses.setdefault(place, Purse(paced_s=self._clock.monotonic_s()))
+        now_s = self._clock.monotonic_s()
+        return self._purses.setdefault(place, Purse(paced_s=now_s, begun_s=now_s))
 
     def _unreserve(self, request_id: str) -> Sequence[Window]:
         windows, amount_nano = self._running.pop(request_id, ((), 0))
@@ -163,8 +171,7 @@ class Escrow:
 
     def _wanted_nano(self, place: Window) -> int:
         purse = self._purse(place)
-        purse.add(0, self._clock.monotonic_s())
-        used_nano = int(purse.pace_nano) + purse.running_nano
+        used_nano = purse.minute_nano(self._clock.monotonic_s()) + purse.running_nano
         return max(HEADROOM * used_nano, REQUESTS_MIN * purse.newest_nano) if used_nano else 0
 
     def _target_nano(self, place: Window) -> int:

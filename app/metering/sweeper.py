@@ -30,7 +30,12 @@ class Watched:
 class Sweeper:
     """One replica's part in looking after all of them."""
 
-    def __init__(self, *, database: Database, clock: Clock, replica_id: str, folder: Path, dead_after_s: float) -> None:
+    def __init__(
+        self, *, database: Database, clock: Clock, replica_id: str, folder: Path, dead_after_s: float,
+        has_company: bool = True,
+    ) -> None:  # fmt: skip
+        self.has_company = has_company
+        """Whether there can be others to look after."""
         self._database = database
         self._clock = clock
         self._replica_id = replica_id

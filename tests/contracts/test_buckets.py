@@ -1,13 +1,15 @@
-"""One suite for every place where limits are counted: in this process, and in a real Redis."""
+"""One suite for every place where limits are counted: in one process, in memory of several, in a real Redis."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.admission.buckets import Ask, Buckets, Limit, LocalBuckets, Refusal, What
+from app.admission.mapped_buckets import MappedBuckets, make_file
 from app.admission.shared_buckets import SharedBuckets
 from app.clock import SystemClock
 from tests.fixtures.redis import RedisServer
@@ -27,8 +29,15 @@ class Place:
     other: Buckets
 
 
-@pytest.fixture(params=["local", "redis"])
-async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
+@pytest.fixture(params=["local", "mapped", "redis"])
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
+    if request.param == "mapped":
+        make_file(tmp_path / "limits", workers=2)
+        two = [MappedBuckets(path=tmp_path / "limits", worker=number, clock=SystemClock()) for number in (1, 2)]
+        yield Place(*two)
+        for one in two:
+            one.close()
+        return
     if request.param == "local":
         local = LocalBuckets(clock=SystemClock())
         yield Place(local, local)
