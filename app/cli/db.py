@@ -1,11 +1,14 @@
-"""tollgate db: copy, recover, partitions, prune."""
+"""tollgate db: copy, back up, restore, recover, partitions, prune."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from app.cli.context import AsJson, home_folder, operator, read, say, with_database
+from app.cli.context import AsJson, home_folder, operator, or_exit, read, say, with_database
 from app.clock import SystemClock
+from app.metering.backup import back_up
+from app.metering.backup import restore as put_back
 from app.metering.copying import copy_database
 from app.metering.database import Database
 from app.metering.partitions import list_partitions
@@ -72,3 +75,23 @@ def prune(
         f"{done['entries']} entries from before {done['before']} were taken away; their sums stay.{detached}",
         as_json,
     )
+
+
+@app.command()
+def backup(
+    target: Annotated[Path, typer.Option("--to", help="A file that does not exist yet.")], as_json: AsJson = False
+) -> None:
+    """Copy the SQLite ledger to a file, as it is at one moment; the server may run. Keep the pepper with it."""
+    entries = or_exit(lambda: back_up(home_folder(), target))
+    say({"file": str(target), "entries": entries}, f"{target}: {entries} entries.", as_json)
+
+
+@app.command()
+def restore(
+    source: Annotated[Path, typer.Option("--from", help="A file that `tollgate db backup` made.")],
+    is_replacing: Annotated[bool, typer.Option("--replace", help="Put the present database aside.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put a backup of the SQLite ledger in place. Stop the server first."""
+    entries = or_exit(lambda: put_back(source, home_folder(), is_replacing=is_replacing))
+    say({"file": str(source), "entries": entries}, f"{entries} entries restored; start the server.", as_json)
