@@ -12,6 +12,8 @@ from app.engine.lane import Lane
 from app.engine.schedule.plan import pack_by_length
 from app.errors import InternalError
 
+DEFAULT_TOKENS = {"cpu": 512, "cuda": 8192}
+"""Of a batch. Measured with 128 tokens a row and int8 on two cores: a row takes 33 ms in batches of 384, 36 in 2048."""
 log = logging.getLogger(__name__)
 
 
@@ -21,14 +23,15 @@ class EncodeLane(Lane):
     def step(self) -> bool:
         """See Lane.step."""
         jobs: list[EncodeJob] = []
-        left = self._settings.encode_tokens
+        of_batch = self._settings.encode_tokens or DEFAULT_TOKENS[torch.device(self.resident.loaded.device).type]
+        left = of_batch
         while (job := self.waiting.take(lambda job: not jobs or len(job.ids) <= left)) is not None:  # noqa: B023
             assert isinstance(job, EncodeJob), "an encoder's line holds encode jobs. This is a bug."
             jobs.append(job)
             left -= len(job.ids)
             self.waiting.charge(job.tenant, job.weight, len(job.ids))
             self.tally.seat(job.id, self._clock.monotonic_s())
-        for batch in pack_by_length([len(job.ids) for job in jobs], tokens_max=self._settings.encode_tokens):
+        for batch in pack_by_length([len(job.ids) for job in jobs], tokens_max=of_batch):
             self._encode([jobs[index] for index in batch])
         self.tally.pace.step(self._clock.monotonic_s(), is_backlogged=bool(self.waiting))
         return bool(jobs)

@@ -27,7 +27,10 @@ class EngineSettings(BaseModel):
         16, ge=0, description="A prompt that begins with at least so many tokens of an earlier one of the same tenant "
         "reuses the work on them; 0 turns it off.",
     )  # fmt: skip
-    encode_tokens: int = Field(4096, ge=16, description="Tokens that one encoder batch may hold.")
+    encode_tokens: int = Field(
+        0, ge=0, description="Tokens that one encoder batch may hold; a longer input is a batch by itself. 0 takes 512 "
+        "on a CPU, whose caches larger ones outgrow, and 8192 on a GPU.",
+    )  # fmt: skip
     queue_jobs: int = Field(1024, ge=1, description="Waiting jobs beyond which new ones are refused at once.")
     hang_s: float = Field(
         30.0, ge=2, description="Seconds after which an engine that says nothing, or is over one step, is killed and "

@@ -58,7 +58,7 @@ async def test_the_budget_evicts_the_idle_oldest_and_never_the_used(
 
     sizes = {}
     free = bounded(0)
-    for name in ("tiny-bert-qa", "tiny-bert-classifier", "tiny-gpt2"):
+    for name in ("tiny-bert-qa", "tiny-bert-classifier", "tiny-bert-nli"):
         sizes[name] = (await free.load(name)).loaded.memory_bytes
     for name in sizes:
         await free.unload(name)
@@ -67,11 +67,11 @@ async def test_the_budget_evicts_the_idle_oldest_and_never_the_used(
     await tight.load("tiny-bert-classifier")
     async with tight.lease("tiny-bert-qa"), tight.lease("tiny-bert-classifier"):
         with pytest.raises(MemoryBudgetExceeded, match="are in use"):
-            await tight.load("tiny-gpt2")
-    assert tight.find("tiny-gpt2").state is State.FAILED
+            await tight.load("tiny-bert-nli")
+    assert tight.find("tiny-bert-nli").state is State.FAILED
     async with tight.lease("tiny-bert-classifier"):
         pass
-    async with tight.lease("tiny-gpt2"):
+    async with tight.lease("tiny-bert-nli"):
         assert tight.find("tiny-bert-qa").state is State.ABSENT
     await engine.close()
 
