@@ -84,6 +84,8 @@ class Link(asyncio.Protocol):
         self.ended = asyncio.Event()
         self.has_spoken = True
         """Since this was last set to False."""
+        self.is_answered = False
+        """Whether anything ever came. A dying engine's socket may still take a connection, and never say a word."""
         self._decoder = msgspec.msgpack.Decoder(FromEngine)
         self._frames = Frames()
         self._receive = receive
@@ -102,7 +104,7 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
-        self.has_spoken = True
+        self.has_spoken = self.is_answered = True
         for body in self._frames.feed(data):
             self._receive(self._decoder.decode(body))
 
@@ -352,13 +354,16 @@ class ChildEngine:
                 answer.set_exception(EngineLost())
         if self._is_closed:
             return
-        self._losses += 1
+        self._losses += link.is_answered
+        sent = set(self._handles)
         self._handles.clear()
         resumed = 0
         for opened in list(self._jobs.values()):
             job_id = opened.job.id
             if opened.is_cancelled:
                 self._end(opened, FinishedEvent(job_id=job_id, reason=FinishReason.CANCELLED, usage=opened.usage))
+            elif opened.handle not in sent:
+                continue  # it waits already
             elif opened.has_delivered or opened.is_resumed:
                 self._end(opened, FailedEvent(job_id=job_id, error=EngineLost(), usage=opened.usage))
             else:
