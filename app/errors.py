@@ -2,7 +2,8 @@
 
 TollgateError
 ├── RequestError            the caller can mend it
-│   ├── InvalidRequest      ├── EmptyInput   ├── ContextLengthExceeded   ├── UnsupportedParameter   └── TaskMismatch
+│   ├── InvalidRequest      ├── EmptyInput   ├── ContextLengthExceeded   ├── UnsupportedParameter
+│   ├── TaskMismatch   ├── NoChatTemplate
 │   ├── RequestTooLarge
 │   ├── MissingKey   ├── InvalidKey   ├── KeyRevoked   ├── NotAllowed   └── TenantSuspended
 │   ├── ExceedsLimit   └── RateLimited ── RequestsLimited, TokensLimited
@@ -86,6 +87,12 @@ class UnsupportedParameter(RequestError):
     """The parameter is not supported."""
 
     code = "unsupported_parameter"
+
+
+class NoChatTemplate(RequestError):
+    """The model has no chat template; send a text as `prompt` to /v1/completions."""
+
+    code = "model_has_no_chat_template"
 
 
 class TaskMismatch(RequestError):

@@ -102,6 +102,9 @@ class ModelBody(Strict):
     limits: LimitsBody = Field(default_factory=lambda: LimitsBody.model_validate({}))
     labels: tuple[str, ...] = ()
     languages: LanguagesBody | None = None
+    chat_template: str | None = Field(
+        default=None, description="Jinja that makes one text of a conversation; null takes the checkpoint's own."
+    )
     no_answer_threshold: float = 0.0
 
     @model_validator(mode="after")
@@ -135,7 +138,7 @@ class ModelBody(Strict):
             files=tuple(PinnedFile(path=f.path, sha256=f.sha256, size=f.size) for f in self.files),
             limits=Limits(**self.limits.model_dump()), labels=self.labels,
             languages=None if languages is None else Languages(source=languages.source, target=languages.target),
-            no_answer_threshold=self.no_answer_threshold,
+            no_answer_threshold=self.no_answer_threshold, chat_template=self.chat_template,
         )  # fmt: skip
 
 

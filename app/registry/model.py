@@ -133,5 +133,7 @@ class Model:
     labels: tuple[str, ...] = ()
     """In the order of the logits; empty takes the checkpoint's id2label."""
     languages: Languages | None = None
+    chat_template: str | None = None
+    """Jinja that makes one text of a conversation; it goes before the checkpoint's own. None takes that."""
     no_answer_threshold: float = 0.0
     """Question answering: the empty answer wins when its score exceeds the best span's by more than this (SQuAD 2)."""

@@ -4,20 +4,21 @@ import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from app.engine.events import FinishedEvent, FinishReason, PromptEvent, TokenEvent
-from app.engine.jobs import DecodeJob, Sampling
+from app.engine.jobs import BeamSearch, DecodeJob, Sampling
 from app.engine.session import JobSession
 from app.errors import ContextLengthExceeded, EmptyInput, InvalidRequest
 from app.registry.model import TaskName
 from app.registry.residency import Resident
+from app.tasks.prompts import Prompt, constrained, ids_of, refuse_strangers
 from app.tasks.task import Caller, Prepared, events_of, places
 from app.text.detokenizer import Detokenizer
 from app.text.stops import StopStrings
 from app.text.tokenizer import Tokenizer
 from app.text.truncation import Truncate, cut
 
-Prompt = str | tuple[int, ...]
 Top = tuple[tuple[int, float], ...]
 BUDGET = "insufficient_quota"
 CANCELLED = "cancelled"
@@ -25,13 +26,25 @@ CANCELLED = "cancelled"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest:
-    """Prompts (texts or token ids), each continued `choices` times."""
+    """Prompts, each continued `choices` times."""
 
     prompts: tuple[Prompt, ...]
     output_tokens_max: int | None = 16
     """None takes all that the model's positions leave; 0 only reads the prompt."""
     sampling: Sampling = field(default_factory=Sampling)
+    beams: BeamSearch | None = None
+    """Search instead of drawing; the text then comes whole."""
     stops: tuple[str, ...] = ()
+    stop_ids: tuple[int, ...] = ()
+    """Tokens that end a text, besides the model's own."""
+    shows_stop: bool = False
+    """Whether the text includes the stop that ended it."""
+    shows_special: bool = False
+    """Whether special tokens have a text."""
+    adds_special: bool = True
+    """Whether a text is read with the special tokens that the model expects."""
+    bad_words: tuple[str, ...] = ()
+    """Words that are never written."""
     choices: int = 1
     logprobs: int | None = None
     prompt_logprobs: int | None = None
@@ -50,6 +63,11 @@ class PreparedGeneration(Prepared):
     stops: tuple[str, ...]
     prompts: tuple[Prompt, ...]
     eos_ids: frozenset[int]
+    stop_ids: tuple[int, ...] = ()
+    shows_stop: bool = False
+    shows_special: bool = False
+    stops_after: int = 0
+    """Tokens before which no stop string counts."""
     has_prompt_scores: bool = False
 
 
@@ -67,6 +85,8 @@ class TokenScore:
     token_id: int
     top_ids: tuple[int, ...]
     """As `top`, by id."""
+    width: int = 0
+    """Characters that the token completed: 0 for a part of one, and for what has no text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +106,8 @@ class TextDelta:
     scores: tuple[TokenScore, ...] = ()
     pieces: tuple[str, ...] = ()
     """What each of its tokens brought of the text; tokens that bring nothing yet have an empty one."""
+    ids: tuple[int, ...] = ()
+    """The tokens behind it, those included whose text is held back."""
     is_last: bool = False
     """Whether the choice's end is sure to follow at once, with no token before it."""
 
@@ -97,6 +119,8 @@ class TextDone:
     index: int
     reason: FinishReason
     stop: str | None = None
+    stop_id: int | None = None
+    """Which of the caller's own stop tokens ended it."""
     cause: str | None = None
     """Why the text ends early although nothing in it says so: its budget is used up, or its customer ended it."""
 
@@ -112,9 +136,15 @@ class Choice:
         self._tokens_max = job.max_new_tokens
         self._prompt_scored = 0
         self._tokenizer = prepared.tokenizer
-        self._eos_ids = prepared.eos_ids
-        self._text = Detokenizer(prepared.tokenizer.decode)
-        self._stops = StopStrings(prepared.stops)
+        self._ends = job.stop_ids
+        self._silent = job.stop_ids - frozenset(prepared.stop_ids if prepared.shows_stop else ())
+        """Tokens that end the text and are no part of it."""
+        self._prompt_text = Detokenizer(partial(prepared.tokenizer.decode, keeps_special=True))
+        self._text = Detokenizer(partial(prepared.tokenizer.decode, keeps_special=prepared.shows_special))
+        self._stops = StopStrings(prepared.stops, shows_stop=prepared.shows_stop)
+        self._stops_after = prepared.stops_after
+        self._own_stops = frozenset(prepared.stop_ids)
+        self._last_id = -1
         self.tokens = 0
         self.is_over = False
 
@@ -123,36 +153,46 @@ class Choice:
         """The stop string that ended this choice."""
         return self._stops.found
 
+    @property
+    def stop_id(self) -> int | None:
+        """The caller's own stop token that ended this choice."""
+        return self._last_id if self._last_id in self._own_stops else None
+
     def score(self, logprobs: Sequence[float | None], top: Sequence[Top]) -> PromptScores:
         """The prompt's next tokens."""
         start = self._prompt_scored
         self._prompt_scored += len(logprobs)
         ids = self._prompt[start : self._prompt_scored]
-        return PromptScores(index=self.index, scores=tuple(map(self._score, ids, logprobs, top)))
+        widths = [len(self._prompt_text.push((token_id,))) for token_id in ids]
+        return PromptScores(index=self.index, scores=tuple(map(self._score, ids, logprobs, top, widths)))
 
-    def _score(self, token_id: int, logprob: float | None, top: Top) -> TokenScore:
+    def _score(self, token_id: int, logprob: float | None, top: Top, width: int) -> TokenScore:
         texts = tuple((self._tokenizer.token(other), value) for other, value in top)
         text, ids = self._tokenizer.token(token_id), tuple(other for other, _ in top)
-        return TokenScore(text=text, logprob=logprob, top=texts, token_id=token_id, top_ids=ids)
+        return TokenScore(text=text, logprob=logprob, top=texts, token_id=token_id, top_ids=ids, width=width)
 
     def push(self, event: TokenEvent, allowed: int) -> TextDelta:
         """The text of the first `allowed` tokens, up to a stop string. Tokens after it are not counted."""
         pieces: list[str] = []
         scores: list[TokenScore] = []
+        begun = self.tokens
         for place, token_id in enumerate(event.ids[:allowed]):
             self.tokens += 1
+            self._last_id = token_id
+            piece = "" if token_id in self._silent else self._text.push((token_id,))
+            pieces.append(self._stops.push(piece) if self.tokens > self._stops_after else piece)
             if event.logprobs:
-                scores.append(self._score(token_id, event.logprobs[place], event.top[place]))
-            pieces.append("" if token_id in self._eos_ids else self._stops.push(self._text.push((token_id,))))
+                scores.append(self._score(token_id, event.logprobs[place], event.top[place], len(piece)))
             if self.stop is not None:
                 break
         is_last = (
             self.stop is not None or allowed < len(event.ids) or self.tokens == self._tokens_max
-            or event.ids[-1] in self._eos_ids
+            or event.ids[-1] in self._ends
         )  # fmt: skip
         return TextDelta(
-            index=self.index, text="".join(pieces), scores=tuple(scores), pieces=tuple(pieces), is_last=is_last
-        )
+            index=self.index, text="".join(pieces), scores=tuple(scores), pieces=tuple(pieces), is_last=is_last,
+            ids=event.ids[: self.tokens - begun],
+        )  # fmt: skip
 
     def finish(self) -> str:
         """What was held back."""
@@ -171,14 +211,13 @@ class Generation:
             raise EmptyInput("prompt is an empty list; send at least one", field="prompt")
         if len(request.prompts) * request.choices > rows_max:
             raise InvalidRequest(f"prompts times n is at most {rows_max} a request", field="prompt")
-        for token, _ in request.sampling.logit_bias:
-            if not 0 <= token < resident.tokenizer.size:
-                raise InvalidRequest(
-                    f"logit_bias names the token id {token}; ids go from 0 to {resident.tokenizer.size - 1}",
-                    field="logit_bias",
-                )
+        sampling = constrained(request.sampling, request.bad_words, resident)
+        refuse_strangers(request.stop_ids, "stop_token_ids", resident)
         rows = await asyncio.to_thread(
-            lambda: [self._ids(prompt, index, resident) for index, prompt in enumerate(request.prompts)]
+            lambda: [
+                ids_of(prompt, index, resident, adds_special=request.adds_special)
+                for index, prompt in enumerate(request.prompts)
+            ]
         )
         kept = [self._fit(ids, index, request, resident) for index, ids in enumerate(rows)]
         eos = resident.tokenizer.eos_id
@@ -186,8 +225,9 @@ class Generation:
         jobs = tuple(
             DecodeJob(
                 id=f"{caller.request_id}-{place * request.choices + choice}", model=resident.model.id, ids=ids,
-                max_new_tokens=self._room(len(ids), request, resident), search=seeded(request.sampling, choice),
-                stop_ids=eos_ids, logprobs=request.logprobs, prompt_logprobs=request.prompt_logprobs,
+                max_new_tokens=self._room(len(ids), request, resident),
+                search=request.beams or seeded(sampling, choice), stop_ids=eos_ids.union(request.stop_ids),
+                logprobs=request.logprobs, prompt_logprobs=request.prompt_logprobs,
                 tenant=caller.tenant, weight=caller.weight,
             )
             for place, ids in enumerate(kept)
@@ -198,24 +238,11 @@ class Generation:
             is_output_asked=request.output_tokens_max is not None,
             characters=sum(len(prompt) for prompt in request.prompts if isinstance(prompt, str)),
             is_cut_anywhere=True, tokenizer=resident.tokenizer, stops=request.stops, prompts=request.prompts,
-            eos_ids=eos_ids, has_prompt_scores=request.prompt_logprobs is not None,
+            eos_ids=eos_ids, stop_ids=request.stop_ids, shows_stop=request.shows_stop,
+            shows_special=request.shows_special, stops_after=sampling.min_tokens,
+            has_prompt_scores=request.prompt_logprobs is not None,
             is_truncated=tuple(len(a) != len(b) for a, b in zip(rows, kept, strict=True)),
         )  # fmt: skip
-
-    def _ids(self, prompt: Prompt, index: int, resident: Resident) -> tuple[int, ...]:
-        if isinstance(prompt, str):
-            if not prompt:
-                raise EmptyInput(f"prompt {index} is empty; send at least one character", field=f"prompt.{index}")
-            return resident.tokenizer.encode(prompt).ids
-        if not prompt:
-            raise EmptyInput(f"prompt {index} holds no token; send at least one", field=f"prompt.{index}")
-        worst = max(prompt, key=lambda token: (token < 0, token))
-        if not 0 <= worst < resident.tokenizer.size:
-            raise InvalidRequest(
-                f"prompt {index} holds the token id {worst}; ids go from 0 to {resident.tokenizer.size - 1}",
-                field=f"prompt.{index}",
-            )
-        return prompt
 
     def _fit(self, ids: tuple[int, ...], index: int, request: GenerationRequest, resident: Resident) -> tuple[int, ...]:
         wanted = 1 if request.output_tokens_max is None else request.output_tokens_max
@@ -257,7 +284,7 @@ class Generation:
                 allowed = await prepared.allow(prepared.delivered_tokens, len(event.ids))
                 delta = choice.push(event, allowed)
                 prepared.output_tokens[event.job_id] = choice.tokens
-                if delta.text or delta.scores:
+                if delta.ids:
                     yield delta
                 if choice.stop is not None:
                     choice.is_over = True
@@ -279,7 +306,7 @@ class Generation:
                     yield TextDone(index=choice.index, reason=FinishReason.LENGTH, cause=CANCELLED)
                     continue
                 reason = FinishReason.STOP if choice.stop is not None else event.reason
-                yield TextDone(index=choice.index, reason=reason, stop=choice.stop)
+                yield TextDone(index=choice.index, reason=reason, stop=choice.stop, stop_id=choice.stop_id)
 
 
 def seeded(sampling: Sampling, choice: int) -> Sampling:

@@ -1,4 +1,4 @@
-"""Stop strings in streamed text: found across the borders of pieces, never shown, little held back."""
+"""Stop strings in streamed text: found across the borders of pieces, not shown unless wanted, little held back."""
 
 from collections.abc import Sequence
 
@@ -6,8 +6,9 @@ from collections.abc import Sequence
 class StopStrings:
     """Passes text through until one of `stops` appears; holds back only what may be the beginning of one."""
 
-    def __init__(self, stops: Sequence[str]) -> None:
+    def __init__(self, stops: Sequence[str], *, shows_stop: bool = False) -> None:
         self._stops = [stop for stop in stops if stop]
+        self._shows_stop = shows_stop
         self._held = ""
         self.found: str | None = None
 
@@ -20,7 +21,7 @@ class StopStrings:
         if hits:
             place, self.found = min(hits)
             self._held = ""
-            return text[:place]
+            return text[: place + len(self.found)] if self._shows_stop else text[:place]
         keep = max((overlap(text, stop) for stop in self._stops), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

@@ -4,12 +4,14 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from app.errors import VerificationFailed
+from jinja2 import TemplateError
+
+from app.errors import InvalidRequest, VerificationFailed
 
 # Marian's tokenizer would normalise punctuation with sacremoses; its published scores do not depend on it.
 warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
@@ -47,6 +49,10 @@ class Tokenizer:
             text, add_special_tokens=False, truncation=False, return_offsets_mapping=True, verbose=False
         )
         return tuple(found["input_ids"]), tuple((start, end) for start, end in found["offset_mapping"])
+
+    def encode_bare(self, text: str) -> tuple[int, ...]:
+        """Ids of the text, with no special tokens but those that the text itself names."""
+        return tuple(self._inner(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"])
 
     def token(self, token_id: int) -> str:
         """One id's own text, as far as it has one."""
@@ -99,6 +105,39 @@ class Tokenizer:
     def decode(self, ids: Sequence[int], *, keeps_special: bool = False) -> str:
         """Text of ids, without special tokens unless they are wanted."""
         return cast("str", self._inner.decode(list(ids), skip_special_tokens=not keeps_special))
+
+    @property
+    def bos_id(self) -> int | None:
+        """The token that begins a text."""
+        return cast("int | None", self._inner.bos_token_id)
+
+    @property
+    def special_tokens(self) -> dict[str, str]:
+        """The checkpoint's own special tokens by role: eos_token, bos_token, pad_token, …"""
+        found = cast("dict[str, object]", self._inner.special_tokens_map)
+        return {name: token for name, token in found.items() if isinstance(token, str)}
+
+    @property
+    def chat_template(self) -> str | None:
+        """The checkpoint's Jinja template for conversations."""
+        found = self._inner.chat_template
+        return found if isinstance(found, str) else None
+
+    def render(self, messages: Sequence[Mapping[str, Any]], *, template: str | None, opens_answer: bool = True) -> str:
+        """A conversation as one text, by `template` or the checkpoint's own, in Jinja's sandbox.
+
+        `opens_answer` adds what begins the assistant's turn. Raises InvalidRequest with what the template refuses.
+        """
+        try:
+            found: str = self._inner.apply_chat_template(
+                [dict(message) for message in messages], chat_template=template, tokenize=False,
+                add_generation_prompt=opens_answer,
+            )  # fmt: skip
+        except (TemplateError, TypeError, KeyError, ValueError) as cause:
+            raise InvalidRequest(
+                f"the model's chat template refuses these messages: {str(cause)[:200]}", field="messages"
+            ) from cause
+        return found
 
 
 def auto_tokenizer() -> Any:

@@ -5,8 +5,8 @@ Bodies and answers only; what is asked for goes to the tasks. Unknown fields are
 
 from fastapi import APIRouter
 
-from app.api.openai import completions, decisions, embeddings
+from app.api.openai import chat, completions, decisions, embeddings
 
 router = APIRouter()
-for part in (completions, embeddings, decisions):
+for part in (completions, chat, embeddings, decisions):
     router.include_router(part.router)
