@@ -19,7 +19,12 @@ async def read_body(request: Request, model: type[B]) -> B:
 
     Where the model lets unknown fields pass, the answer's `x-ignored-fields` names them.
     """
-    return model_of(request, parsed(await read_bytes(request, request.app.state.settings.api.body_bytes_max)), model)
+    return model_of(request, await read_object(request), model)
+
+
+async def read_object(request: Request) -> dict[str, Any]:
+    """The body as a JSON object. Raises RequestTooLarge or InvalidRequest."""
+    return parsed(await read_bytes(request, request.app.state.settings.api.body_bytes_max))
 
 
 def parsed(raw: bytes) -> dict[str, Any]:

@@ -9,12 +9,13 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from app.api.body import read_body
+from app.api.body import model_of, read_body, read_object
 from app.api.context import Caller, RequestId, Rooms
 from app.api.dialect import route_in
 from app.api.huggingface.envelope import LISTED_MAX, Call, refusal
 from app.api.huggingface.tokenize import TokenizeBody, tokens_json
 from app.api.native import schema
+from app.api.openai import tokenizer
 from app.errors import InvalidRequest
 from app.registry.model import ScoreFunction, TaskName
 from app.tasks.classification import Classification, ClassificationRequest, Classified
@@ -214,11 +215,14 @@ async def similarity(request: Request, principal: Caller, serving: Rooms, reques
     return ran.answer([one.score for one in ran.results])
 
 
-@router.post("/tokenize", openapi_extra=schema(TokenizeBody), summary="Token ids of texts (TEI, TGI)")
-async def tokenize(request: Request, principal: Caller, serving: Rooms, request_id: RequestId) -> list[Any]:
-    """Tokens with their places; nothing runs and nothing is charged."""
+@router.post("/tokenize", openapi_extra=schema(TokenizeBody), summary="Token ids of texts (TEI, TGI; vLLM)")
+async def tokenize(request: Request, principal: Caller, serving: Rooms, request_id: RequestId) -> Any:
+    """Tokens with their places; nothing runs and nothing is charged. With `prompt` or `messages`, as vLLM has it."""
+    found = await read_object(request)
+    if "inputs" not in found and ("prompt" in found or "messages" in found):
+        return await tokenizer.tokenized(request, model_of(request, found, tokenizer.TokenizeBody), serving, principal)
     call = Call(request=request, principal=principal, serving=serving, request_id=request_id, route="/tokenize")
-    return await tokens_json(call, await read_body(request, TokenizeBody))
+    return await tokens_json(call, model_of(request, found, TokenizeBody))
 
 
 @router.post("/decode", openapi_extra=schema(DecodeBody), summary="Token ids as text (TEI)")

@@ -5,8 +5,8 @@ Bodies and answers only; what is asked for goes to the tasks. Unknown fields are
 
 from fastapi import APIRouter
 
-from app.api.openai import chat, completions, decisions, embeddings
+from app.api.openai import chat, completions, decisions, embeddings, tokenizer
 
 router = APIRouter()
-for part in (completions, chat, embeddings, decisions):
+for part in (completions, chat, embeddings, decisions, tokenizer):
     router.include_router(part.router)

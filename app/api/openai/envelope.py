@@ -23,8 +23,12 @@ DONE = event("[DONE]")
 def model_of(request: Request, name: str, task: TaskName, *, serving: Serving, principal: Principal) -> str:
     """The model's id: the path's, if that names one, else the body's, aliases resolved. Raises ModelNotFound."""
     name = getattr(request.state, "model_in_path", name)
-    aliases = frozenset(request.app.state.settings.api.model_aliases)
-    return model_named(name, task, residency=serving.residency, principal=principal, aliases=aliases)
+    return model_named(name, task, residency=serving.residency, principal=principal, aliases=aliases_of(request))
+
+
+def aliases_of(request: Request) -> frozenset[str]:
+    """Names that stand for a default model."""
+    return frozenset(request.app.state.settings.api.model_aliases)
 
 
 def usage_json(receipt: Receipt, *, cached_tokens: int = 0) -> dict[str, Any]:
