@@ -14,11 +14,13 @@ KEEP_ALIVE = b": keep-alive\n\n"
 STALLED_S = 60.0
 """How long a client may leave what was sent unread. Until then its row waits; no more than a frame is buffered."""
 HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+LINE_ENDS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
+"""What JSON lets stand as it is, and what some clients (httpx's `aiter_lines`) take for the end of a line."""
 
 
 def event(data: str) -> bytes:
-    """One server-sent event."""
-    return f"data: {data}\n\n".encode()
+    """One server-sent event; `data` is JSON on one line."""
+    return f"data: {data.translate(LINE_ENDS)}\n\n".encode()
 
 
 class SseResponse(Response):

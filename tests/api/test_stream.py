@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from starlette.responses import Response
 from starlette.types import Message
 
-from app.api.stream import SseResponse
+from app.api.stream import SseResponse, event
 
 
 @pytest.fixture
@@ -53,3 +54,10 @@ async def test_a_hang_up_while_a_piece_is_being_sent_leaves_the_scopes_of_the_fr
     await asyncio.wait_for(response({"type": "http"}, receive, send), 5)
     assert len(tasks) == 2, "the scopes stayed open"
     assert tasks[0] is tasks[1]
+
+
+def test_an_event_is_one_line_to_clients_that_split_at_every_line_separator() -> None:
+    text = json.dumps({"text": "a\u2028b\u2029c\u0085d"}, ensure_ascii=False)
+    lines = event(text).decode().splitlines()
+    assert lines[1:] == [""]
+    assert json.loads(lines[0].removeprefix("data: ")) == json.loads(text)
