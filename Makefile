@@ -41,6 +41,7 @@ check: install
 	$(BIN)/ruff check app tests benchmarks deploy
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
+	$(BIN)/bandit -q -r app -ll
 
 format: install
 	$(BIN)/ruff format app tests benchmarks deploy

@@ -36,7 +36,7 @@ async def welcome(state: Any, settings: Settings) -> None:
     while not (hasattr(state, "serving") and state.serving.is_started):  # noqa: ASYNC110 (once, at the start)
         await asyncio.sleep(POLL_S)
     key = await first_key(settings)
-    host = "127.0.0.1" if settings.api.host in ("0.0.0.0", "::") else settings.api.host
+    host = "127.0.0.1" if settings.api.host in ("0.0.0.0", "::") else settings.api.host  # nosec B104
     typer.echo(text(state.serving.residency.places, key, f"http://{host}:{settings.api.port}"))
 
 

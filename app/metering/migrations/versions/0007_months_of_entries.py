@@ -83,7 +83,7 @@ def partition() -> None:
     make_months_of_entries(op.get_bind(), lowest_id=lowest, now=datetime.now(UTC))
     for table in ("usage_entry", "budget_charge"):
         names = ", ".join(column["name"] for column in sa.inspect(op.get_bind()).get_columns(table))
-        op.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM {table}_before")
+        op.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM {table}_before")  # nosec B608
         op.drop_table(f"{table}_before")
     op.create_primary_key("pk_usage_entry", "usage_entry", ["id"])
     op.create_foreign_key("fk_usage_entry_tenant_id_tenant", "usage_entry", "tenant", ["tenant_id"], ["id"])
