@@ -154,6 +154,7 @@ async def remove_budget(budget_id: str, acts: Acts) -> dict[str, Any]:
 
 @router.post(
     "/top-ups", status_code=201, response_model=MadeTopUpShown, openapi_extra=body_schema(TopUpBody),
+    responses={200: {"description": "A retry: it was made before.", "model": MadeTopUpShown}},
     summary="Top a balance up",
 )  # fmt: skip
 async def top_up(

@@ -17,7 +17,7 @@ ENTRIES_MAX = 10_000
 Moment = Annotated[str | None, Query(description="ISO 8601, UTC if it names no zone.")]
 
 
-@router.get("/entries", summary="List the ledger's entries")
+@router.get("/entries", responses={200: {"content": {"text/csv": {}}}}, summary="List the ledger's entries")
 async def entries(
     acts: Acts, tenant: Annotated[str | None, Query(description="Only this tenant's: its id or name.")] = None,
     model: str | None = None, start: Annotated[Moment, Query(alias="from")] = None, until: Moment = None,

@@ -3,7 +3,7 @@
 import asyncio
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from app.api.context import Rooms
 from app.observability.scrape import CONTENT_TYPE
@@ -44,7 +44,7 @@ async def readyz(serving: Rooms) -> JSONResponse:
     return JSONResponse({"status": reason or "ready"}, 503 if reason else 200)
 
 
-@router.get("/metrics", summary="Prometheus metrics")
+@router.get("/metrics", response_class=PlainTextResponse, summary="Prometheus metrics")
 async def metrics(request: Request) -> Response:
     """All series in Prometheus' text format; of all processes, whichever answers."""
     text = await asyncio.to_thread(request.app.state.scrape.text)

@@ -246,7 +246,10 @@ def unversioned(model_id: str) -> str:
     return name if mark else model_id
 
 
-@router.post("/models/{model_id:path}/infer", openapi_extra=schema(InferBody), summary="Open Inference: infer")
+@router.post(
+    "/models/{model_id:path}/infer", openapi_extra=schema(InferBody),
+    responses={200: {"content": {"application/octet-stream": {}}}}, summary="Open Inference: infer",
+)  # fmt: skip
 async def infer(request: Request, model_id: str, principal: Caller, serving: Rooms, request_id: RequestId) -> Response:
     """Texts through the model: outputs as JSON, or as bytes behind it where they are asked for so."""
     place = place_of(serving, principal, unversioned(model_id))

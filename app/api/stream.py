@@ -13,6 +13,10 @@ log = logging.getLogger(__name__)
 KEEP_ALIVE = b": keep-alive\n\n"
 STALLED_S = 60.0
 """How long a client may leave what was sent unread. Until then its row waits; no more than a frame is buffered."""
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The answer, or its server-sent events.", "content": {"text/event-stream": {}}}
+}
+"""For the OpenAPI document of a route that may stream."""
 HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 LINE_ENDS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
 """What JSON lets stand as it is, and what some clients (httpx's `aiter_lines`) take for the end of a line."""

@@ -96,6 +96,7 @@ def bucket_json(bucket: Bucket, results: list[dict[str, Any]]) -> dict[str, Any]
     }  # fmt: skip
 
 
+AS_CSV: dict[int | str, dict[str, Any]] = {200: {"content": {"text/csv": {}}}}
 router = APIRouter(prefix="/v1", tags=["usage"])
 
 
@@ -158,7 +159,10 @@ def cost_result(row: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@router.get("/organization/invoices/{tenant}/{month}", summary="A tenant's month as an invoice")
+@router.get(
+    "/organization/invoices/{tenant}/{month}", responses={200: {"content": {"text/csv": {}, "text/html": {}}}},
+    summary="A tenant's month as an invoice",
+)  # fmt: skip
 async def show_invoice(
     tenant: str, month: str, acts: Acts, serving: Rooms, request: Request,
     form: Annotated[Literal["json", "csv", "html"], Query(alias="format")] = "json",
@@ -192,7 +196,7 @@ async def own_usage(asked: AskedDep, principal: Caller, serving: Rooms) -> dict[
     return page_json(data, last_us=last_us, has_more=has_more) | {"currency": "USD", "balance": balance}
 
 
-@router.get("/usage/entries", summary="This account's entries")
+@router.get("/usage/entries", responses=AS_CSV, summary="This account's entries")
 async def own_entries(
     asked: AskedDep, principal: Caller, serving: Rooms,
     form: Annotated[Literal["json", "csv"], Query(alias="format")] = "json",

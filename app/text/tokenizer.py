@@ -43,8 +43,21 @@ class Tokenizer:
         ids = cast("list[int]", found["input_ids"])
         return Encoding(tuple(ids), tuple(cast("list[int]", found.get("token_type_ids") or [0] * len(ids))))
 
+    @property
+    def has_offsets(self) -> bool:
+        """Whether it can tell where in a text an id came from. Marian's cannot."""
+        return cast("bool", self._inner.is_fast)
+
+    def plain_ids(self, text: str) -> tuple[int, ...]:
+        """Ids without special tokens."""
+        found: Any = self._inner(text, add_special_tokens=False, truncation=False, verbose=False)
+        return tuple(found["input_ids"])
+
     def encode_plain(self, text: str) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
-        """Ids without special tokens, and where in `text` each came from: (start, end) in characters."""
+        """Ids without special tokens, and where in `text` each came from: (start, end) in characters.
+
+        Only where `has_offsets`.
+        """
         found: Any = self._inner(
             text, add_special_tokens=False, truncation=False, return_offsets_mapping=True, verbose=False
         )

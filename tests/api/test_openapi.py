@@ -30,3 +30,30 @@ def test_every_operation_has_a_name_of_its_own_and_words(document: dict[str, Any
             assert operation["operationId"] not in seen, path
             seen.add(operation["operationId"])
             assert operation.get("summary"), path
+
+
+STREAMING = (
+    "/v1/completions",
+    "/v1/chat/completions",
+    "/",
+    "/generate_stream",
+    "/models/{model_id}",
+    "/models/{model_id}/pipeline/{task}",
+)
+OTHER_TYPES = {
+    "/v1/usage/entries": "text/csv", "/admin/usage/entries": "text/csv",
+    "/v1/organization/invoices/{tenant}/{month}": "text/html",
+    "/v2/models/{model_id}/infer": "application/octet-stream", "/metrics": "text/plain",
+} | dict.fromkeys(STREAMING, "text/event-stream")  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "media_type"), OTHER_TYPES.items())
+def test_answers_that_are_no_json_are_documented(document: dict[str, Any], path: str, media_type: str) -> None:
+    (operation,) = document["paths"][path].values()
+    assert media_type in operation["responses"]["200"]["content"]
+    assert ("application/json" in operation["responses"]["200"]["content"]) == (path != "/metrics")
+
+
+def test_a_retried_top_up_is_documented_with_its_own_status(document: dict[str, Any]) -> None:
+    answers = document["paths"]["/admin/top-ups"]["post"]["responses"]
+    assert answers["200"]["content"] == answers["201"]["content"]

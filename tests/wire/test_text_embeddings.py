@@ -81,3 +81,11 @@ def test_generate_and_info_as_tgi_has_them(live: Live, key: str) -> None:
     info = httpx.get(live.url + "/info", headers={"authorization": f"Bearer {key}"}).json()
     assert (info["model_id"], info["model_pipeline_tag"]) == ("tiny-gpt2", "text-generation")
     assert [entry["output_tokens"] for entry in live.entries(key, count=2)] == [3, 3]
+
+
+def test_a_translation_models_tokens_have_no_places_and_end_with_its_last(live: Live, key: str) -> None:
+    (found,) = posted(live, key, "/tokenize", inputs="hello world", model="tiny-marian").json()
+    assert found and all(one["start"] is one["stop"] is None for one in found)
+    assert [one["special"] for one in found] == [False] * (len(found) - 1) + [True]
+    (bare,) = posted(live, key, "/tokenize", inputs="hello world", model="tiny-marian", add_special_tokens=False).json()
+    assert bare == found[:-1]

@@ -24,6 +24,7 @@ from app.api.huggingface.envelope import Call, refusal
 from app.api.huggingface.parameters import TaskBody
 from app.api.huggingface.tgi_bodies import CompatBody, Parameters
 from app.api.native import schema
+from app.api.stream import STREAMED
 from app.errors import DeadlineExceeded, InvalidRequest, ModelLoading, NotFound, TaskMismatch
 from app.registry.model import Model, TaskName
 from app.registry.residency import State
@@ -242,7 +243,12 @@ async def health(model_id: str, serving: Rooms) -> JSONResponse:
     return JSONResponse({"state": place.state.value}, 200 if is_well else 503)
 
 
-@router.post("/models/{model_id:path}/pipeline/{task}", openapi_extra=schema(TaskBody), summary="Run a task (hub)")
+@router.post(
+    "/models/{model_id:path}/pipeline/{task}",
+    openapi_extra=schema(TaskBody),
+    responses=STREAMED,
+    summary="Run a task (hub)",
+)
 async def run_task(
     model_id: str, task: str, request: Request, principal: Caller, serving: Rooms, request_id: RequestId
 ) -> Response:
@@ -251,7 +257,9 @@ async def run_task(
     return await run(call, model_id, task)
 
 
-@router.post("/pipeline/{task}/{model_id:path}", openapi_extra=schema(TaskBody), summary="Run a task (hub)")
+@router.post(
+    "/pipeline/{task}/{model_id:path}", openapi_extra=schema(TaskBody), responses=STREAMED, summary="Run a task (hub)"
+)
 async def run_pipeline(
     model_id: str, task: str, request: Request, principal: Caller, serving: Rooms, request_id: RequestId
 ) -> Response:
@@ -260,7 +268,12 @@ async def run_pipeline(
     return await run(call, model_id, task)
 
 
-@router.post("/models/{model_id:path}", openapi_extra=schema(TaskBody), summary="Run a model's own task (hub)")
+@router.post(
+    "/models/{model_id:path}",
+    openapi_extra=schema(TaskBody),
+    responses=STREAMED,
+    summary="Run a model's own task (hub)",
+)
 async def run_model(
     model_id: str, request: Request, principal: Caller, serving: Rooms, request_id: RequestId
 ) -> Response:

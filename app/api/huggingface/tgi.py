@@ -28,7 +28,7 @@ from app.api.huggingface.tgi_bodies import (
     request_of,
 )
 from app.api.native import schema
-from app.api.stream import SseResponse, event
+from app.api.stream import STREAMED, SseResponse, event
 from app.engine.events import FinishReason
 from app.errors import EngineLost
 from app.registry.model import TaskName
@@ -214,7 +214,7 @@ async def compat(call: Call, model: str, body: CompatBody) -> Response:
 router = APIRouter(tags=["huggingface"], route_class=route_in(refused))
 
 
-@router.post("/", openapi_extra=schema(CompatBody), summary="Continue a text (TGI)")
+@router.post("/", openapi_extra=schema(CompatBody), responses=STREAMED, summary="Continue a text (TGI)")
 async def root(request: Request, principal: Caller, serving: Rooms, request_id: RequestId) -> Response:
     """A list with the whole text, or a stream of tokens, of the default generation model."""
     call = Call(request=request, principal=principal, serving=serving, request_id=request_id, route="/")
@@ -233,7 +233,12 @@ async def generate(request: Request, principal: Caller, serving: Rooms, request_
     return Response(json.dumps(shown[0], ensure_ascii=False), headers=headers, media_type="application/json")
 
 
-@router.post("/generate_stream", openapi_extra=schema(GenerateBody), summary="Continue a text, streamed (TGI)")
+@router.post(
+    "/generate_stream",
+    openapi_extra=schema(GenerateBody),
+    responses=STREAMED,
+    summary="Continue a text, streamed (TGI)",
+)
 async def generate_stream(request: Request, principal: Caller, serving: Rooms, request_id: RequestId) -> Response:
     """An event a token; the last one holds the whole text."""
     call = Call(request=request, principal=principal, serving=serving, request_id=request_id, route="/generate_stream")

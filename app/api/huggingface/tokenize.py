@@ -3,6 +3,7 @@ dialect's.
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,7 +26,7 @@ class TokenizeBody(BaseModel):
 async def tokens_json(call: Call, body: TokenizeBody) -> list[Any]:
     """TGI's flat list for one text of a model that generates, else TEI's list for each text.
 
-    `start` and `stop` are characters of the text; special tokens have none.
+    `start` and `stop` are characters of the text; special tokens have none, nor do those of a translation model.
     """
     model = call.default_model(body.model, TaskName.EMBEDDING, TaskName.CLASSIFICATION, TaskName.GENERATION)
     task = call.serving.residency.find(model).model.tasks[0]
@@ -41,16 +42,22 @@ async def tokens_json(call: Call, body: TokenizeBody) -> list[Any]:
 
 def parted(text: str, tokenizer: Tokenizer, *, has_special: bool) -> list[dict[str, Any]]:
     """A text's tokens, with the special ones around them if wanted."""
-    ids, offsets = tokenizer.encode_plain(text)
+    places: Sequence[tuple[int | None, int | None]]
+    if tokenizer.has_offsets:
+        ids, places = tokenizer.encode_plain(text)
+    else:
+        ids = tokenizer.plain_ids(text)
+        places = [(None, None)] * len(ids)
     plain = [
         {"id": token, "text": tokenizer.piece(token), "special": False, "start": start, "stop": end}
-        for token, (start, end) in zip(ids, offsets, strict=True)
+        for token, (start, end) in zip(ids, places, strict=True)
     ]
-    whole = tokenizer.encode(text).ids
-    if not has_special or len(whole) == len(ids):
+    if not has_special:
         return plain
-    around = [special(token, tokenizer) for token in (whole[0], whole[-1])]
-    return [around[0], *plain, around[1]]
+    whole = tokenizer.encode(text).ids
+    first = next((at for at in range(len(whole)) if whole[at : at + len(ids)] == ids), 0)
+    before, after = whole[:first], whole[first + len(ids) :]
+    return [*(special(one, tokenizer) for one in before), *plain, *(special(one, tokenizer) for one in after)]
 
 
 def special(token: int, tokenizer: Tokenizer) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from app.api.native import schema
 from app.api.openai.envelope import model_of
 from app.api.openai.generating import Generating, Growing
 from app.api.openai.sampling import TOKENS_MAX, SamplingBody, request_of
+from app.api.stream import STREAMED
 from app.errors import InvalidRequest, UnsupportedParameter
 from app.registry.model import TaskName
 from app.tasks.generation import GenerationRequest, TokenScore
@@ -167,7 +168,9 @@ def entry_json(text: str, logprob: float) -> dict[str, Any]:
 router = APIRouter(prefix="/v1", tags=["openai"])
 
 
-@router.post("/chat/completions", openapi_extra=schema(ChatBody), summary="Answer in a conversation")
+@router.post(
+    "/chat/completions", openapi_extra=schema(ChatBody), responses=STREAMED, summary="Answer in a conversation"
+)
 async def chat_completions(request: Request, principal: Caller, serving: Rooms, request_id: RequestId) -> Response:
     """The assistant's next message: whole, or streamed as it comes."""
     body = await read_body(request, ChatBody)

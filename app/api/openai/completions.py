@@ -14,6 +14,7 @@ from app.api.native import schema
 from app.api.openai.envelope import model_of
 from app.api.openai.generating import Generating, Growing
 from app.api.openai.sampling import TOKENS_MAX, SamplingBody, request_of
+from app.api.stream import STREAMED
 from app.engine.jobs import BeamSearch
 from app.errors import InvalidRequest, UnsupportedParameter
 from app.registry.model import TaskName
@@ -199,7 +200,7 @@ def prompt_json(score: TokenScore, count: int) -> dict[str, dict[str, Any]] | No
 router = APIRouter(prefix="/v1", tags=["openai"])
 
 
-@router.post("/completions", openapi_extra=schema(CompletionBody), summary="Continue a text")
+@router.post("/completions", openapi_extra=schema(CompletionBody), responses=STREAMED, summary="Continue a text")
 async def completions(request: Request, principal: Caller, serving: Rooms, request_id: RequestId) -> Response:
     """Text that continues the prompt: whole, or streamed as it comes."""
     body = await read_body(request, CompletionBody)
