@@ -23,9 +23,9 @@ serve: install
 test: install
 	$(BIN)/pytest
 
-# The long ones: 20 kills under 32 streams. Some minutes.
+# The long ones: 20 kills under 32 streams, 10,000 cases of the OpenAPI document. Some minutes.
 test-faults: install
-	$(BIN)/pytest -m fault_long tests/faults
+	$(BIN)/pytest -m fault_long tests/faults tests/wire
 
 # The compose stack as plain processes, from the files under deploy/: nginx, two replicas, PostgreSQL, Redis, Prometheus.
 stack: install
