@@ -16,7 +16,7 @@ router = APIRouter(prefix="/admin/audit", tags=["admin: audit"])
 @router.get("", response_model=AuditList, summary="List acts")
 async def list_all(
     acts: Acts, limit: PageSize = 100,
-    after: Annotated[int, Query(ge=0, description="The last number of the page before.")] = 0,
+    after: Annotated[int, Query(ge=0, le=2**63 - 1, description="The last number of the page before.")] = 0,
     tenant: Annotated[str | None, Query(description="Only what concerns this tenant: its id or name.")] = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Every act of an operator, oldest first: who, what, before and after."""
