@@ -1,0 +1,19 @@
+"""LangChain's classes for OpenAI: the same text whole, streamed and in batches; vectors; conversations."""
+
+from typing import Any
+
+from tests.wire.live import Live
+
+
+def test_langchain_speaks_with_every_kind_of_model(live: Live, key: str) -> None:
+    found: Any = live.run_client("langchain_calls", key=key)
+    assert found["text"] == "".join(found["streamed"]) == found["batch"][0] != ""
+    assert len(found["streamed"]) > 1
+    assert found["said"] and found["spoken"] == found["again"]
+    assert 0 < found["usage"]["output_tokens"] <= 6
+    assert found["vectors"] == [32, 32, 32] and found["query"] == 32
+    kind, message = found["tools"]
+    assert kind.endswith("RequestError") and "tools are not supported" in message
+    kind, message = found["no_template"]
+    assert kind.endswith("RequestError") and "model_has_no_chat_template" in message
+    assert all(entry["outcome"] == "finished" for entry in live.entries(key, count=8))
