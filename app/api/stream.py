@@ -118,7 +118,9 @@ async def paced(frames: AsyncIterator[bytes], keep_alive_s: float) -> AsyncGener
     try:
         while True:
             try:
-                found = await asyncio.wait_for(queue.get(), keep_alive_s if has_begun else None)
+                # wait_for would swallow a cancellation that comes together with a frame, as it does in a busy stream
+                async with asyncio.timeout(keep_alive_s if has_begun else None):
+                    found = await queue.get()
             except TimeoutError:
                 yield KEEP_ALIVE
                 continue
