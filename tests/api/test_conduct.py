@@ -22,6 +22,7 @@ LONG: dict[str, Any] = {
     "stream_options": {"include_usage": True},
 }  # fmt: skip
 """64 rows: some hundreds of milliseconds."""
+WHOLE = {name: value for name, value in LONG.items() if name not in ("stream", "stream_options")}
 
 
 def request(**headers: str) -> Request:
@@ -62,7 +63,7 @@ def test_names_of_unknown_fields_are_safe_in_a_header() -> None:
 
 
 async def test_unknown_fields_pass_and_are_named_unless_the_caller_is_strict(server: Running) -> None:
-    body = PROMPT | {"cache_salt": "x", "stream_options": {"colour": 1}, "ü\n": 1}
+    body = PROMPT | {"cache_salt": "x", "stream": True, "stream_options": {"colour": 1}, "ü\n": 1}
     answer = await server.client.post("/v1/completions", json=body)
     assert (answer.status_code, answer.headers["x-ignored-fields"]) == (200, "cache_salt, stream_options.colour, ??")
     known = await server.client.post("/v1/completions", json=PROMPT)
@@ -98,9 +99,7 @@ async def test_a_cut_is_told_in_a_header_and_counted(server: Running) -> None:
 
 
 async def test_a_deadline_ends_a_request_which_pays_for_what_was_done(server: Running) -> None:
-    late = await server.client.post(
-        "/v1/completions", json=LONG | {"stream": False}, headers={"x-request-timeout-ms": "60"}
-    )
+    late = await server.client.post("/v1/completions", json=WHOLE, headers={"x-request-timeout-ms": "60"})
     assert (late.status_code, late.json()["error"]["code"]) == (504, "request_timeout")
     [entry] = await server.settled(1)
     assert entry["outcome"] == "cancelled"
@@ -164,9 +163,7 @@ async def test_only_its_own_account_or_an_admin_may_cancel(server: Running, tmp_
 async def test_another_process_can_cancel(server: Running, tmp_path: Path) -> None:
     elsewhere = Database(home=tmp_path)
     await elsewhere.open()
-    company = [
-        asyncio.create_task(server.client.post("/v1/completions", json=LONG | {"stream": False})) for _ in range(12)
-    ]
+    company = [asyncio.create_task(server.client.post("/v1/completions", json=WHOLE)) for _ in range(12)]
 
     async def cancel(request_id: str) -> None:
         assert await elsewhere.run(
@@ -186,7 +183,7 @@ async def test_another_process_can_cancel(server: Running, tmp_path: Path) -> No
     ("path", "body"),
     [
         ("/v1/translations", {"model": "tiny-marian", "input": ["one two three four five\n" * 12] * 20}),
-        ("/v1/completions", LONG | {"stream": False}),
+        ("/v1/completions", WHOLE),
     ],
 )
 async def test_a_whole_answer_that_is_cancelled_says_so_and_pays_for_what_was_done(
