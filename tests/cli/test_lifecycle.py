@@ -122,7 +122,7 @@ def test_what_outlasts_the_drain_is_told_so_and_settled_as_far_as_it_came(
                 while "1 requests are cut off" not in server.log.read_text(encoding="utf-8"):
                     assert time.monotonic() < give_up_s
                     time.sleep(0.02)
-            seen = [json.loads(line.removeprefix("data: ")) for line in lines]
+            seen = [json.loads(line.removeprefix("data: ")) for line in lines if not line.endswith("[DONE]")]
         assert seen[-1]["error"]["code"] == "draining"
         assert server.process.wait(PATIENCE_S) == 0
         (entry,) = server.entries()
