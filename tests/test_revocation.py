@@ -32,7 +32,7 @@ async def test_a_running_stream_stops_and_is_charged_what_was_delivered(server: 
     async with server.client.stream("POST", "/v1/completions", json=body) as stream:
         assert stream.status_code == 200
         async for line in stream.aiter_lines():
-            if not line.startswith("data: "):
+            if not line.startswith("data: {"):
                 continue
             chunks, last = chunks + 1, line
             if not revoked_s:
