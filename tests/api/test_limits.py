@@ -96,6 +96,7 @@ async def test_what_can_never_run_is_no_429_that_clients_would_repeat(server: Ru
     assert answer.status_code == 200, "an output that the caller cannot choose is held as far as the bucket is large"
 
 
+@pytest.mark.fault_long  # it once waited for ever on a busy machine; the cause is not found yet
 async def test_so_many_at_once_and_no_more_and_a_hang_up_frees_the_place(server: Running) -> None:
     await limit(server, concurrent_requests=2)
     body = ASKED | {"prompt": "one " * 8, "max_tokens": 40, "n": 16}
