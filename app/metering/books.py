@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 OPEN_WAIT_S = 2.0
 """How long a request waits for the database before it is served from what is known here."""
+OWN_FILE_WAIT_S = 30.0
+"""The same for a file of this machine, which is slow at worst, and is never away while others are here."""
 SETTLE_WAIT_S = 5.0
 """How long an answer waits for the database before its entry goes to the spool."""
 DRAIN_S = 1.0
@@ -283,7 +285,7 @@ class Books:
     async def _asked(self, request_id: str, work: Callable[[Connection], T]) -> T:
         """Run `work`; whatever becomes of it later, when it takes too long, is let go of."""
         asking = asyncio.ensure_future(self.database.run(work))
-        await asyncio.wait((asking,), timeout=OPEN_WAIT_S)
+        await asyncio.wait((asking,), timeout=OPEN_WAIT_S if self.database.is_shared else OWN_FILE_WAIT_S)
         if not asking.done():
             asking.add_done_callback(lambda done: self._doubt(request_id, done))
             raise StorageUnavailable
