@@ -1,8 +1,8 @@
 """Python environments for clients that cannot share the project's own: made once, kept outside the tree.
 
 `environments/<name>.txt` lists exact versions, every dependency included. A line `# over: .venv` lets the environment
-see the packages that run the tests, so that torch is not installed twice. `python -m tests.wire.environments` makes
-them all.
+see the packages that run the tests, so that torch is not installed twice; another checkout makes its own.
+`python -m tests.wire.environments` makes them all.
 """
 
 import fcntl
@@ -47,7 +47,8 @@ def build(name: str) -> Path:
     """As `python_of`. Raises NotBuilt. Processes that want the same one wait for each other."""
     listed = FOLDER / f"{name}.txt"
     text = listed.read_text(encoding="utf-8")
-    digest = hashlib.sha256(f"{sys.version}\n{text}".encode()).hexdigest()[:16]
+    packages = os.path.realpath(sysconfig.get_path("purelib")) if OVER in text.splitlines() else ""
+    digest = hashlib.sha256(f"{sys.version}\n{packages}\n{text}".encode()).hexdigest()[:16]
     folder = cache_folder() / f"{name}-{digest}"
     python, mark = folder / "bin" / "python", folder / ".complete"
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -57,10 +58,10 @@ def build(name: str) -> Path:
             return python
         shutil.rmtree(folder, ignore_errors=True)
         run(sys.executable, "-m", "venv", str(folder))
-        if OVER in text.splitlines():
+        if packages:
             version = f"python{sys.version_info.major}.{sys.version_info.minor}"
             beside = folder / "lib" / version / "site-packages" / "over.pth"
-            beside.write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+            beside.write_text(packages + "\n", encoding="utf-8")
         run(str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", str(listed))
         mark.touch()
     return python
