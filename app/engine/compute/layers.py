@@ -29,6 +29,10 @@ class Norm(Protocol):
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor: ...
 
+    def after(self, linear: Linear, x: torch.Tensor, add: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """linear(x) + add, and its norm: what a block hands on, and what the next layer reads."""
+        ...
+
 
 class PlainLinear:
     """A linear layer by torch, on any device and in any dtype."""
@@ -58,6 +62,11 @@ class PlainNorm:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.layer_norm(x, self.weight.shape, self.weight, self.bias, self.epsilon)
+
+    def after(self, linear: Linear, x: torch.Tensor, add: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See Norm.after."""
+        total = linear(x, add=add)
+        return total, self(total)
 
 
 class KernelNorm(PlainNorm):

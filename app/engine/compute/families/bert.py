@@ -69,8 +69,9 @@ class Bert:
         x = self.norm(rows + self.types[types] + self.places[positions])
         scale = (self.width // self.heads) ** -0.5
         for block in self.blocks:
-            x = block.norm_attention(block.out(attend_packed(block.qkv(x), lengths, self.heads, scale), add=x))
-            x = block.norm_mlp(block.down(block.up(x, act=self.act), add=x))
+            read = attend_packed(block.qkv(x), lengths, self.heads, scale)
+            _, x = block.norm_attention.after(block.out, read, x)
+            _, x = block.norm_mlp.after(block.down, block.up(x, act=self.act), x)
         return self.output(x, lengths, places)
 
     def _rows(self, ids: torch.Tensor) -> torch.Tensor:

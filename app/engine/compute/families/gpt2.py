@@ -61,14 +61,16 @@ class Gpt2:
         )  # fmt: skip
 
     def forward(self, ids: torch.Tensor, tokens: StepTokens, cache: SlotCache) -> torch.Tensor:
-        """Packed ids (tokens,) → hidden states (tokens, width), before the last norm."""
+        """Packed ids (tokens,) → hidden states (tokens, width), after the last norm."""
         x = self.tokens.rows(ids) + self.places[tokens.positions]
-        for layer, block in enumerate(self.blocks):
-            qkv = block.qkv(block.norm_attention(x))
-            x = block.out(attend_cached(qkv, tokens, cache, layer, self.heads, self.scales[layer]), add=x)
-            x = block.down(block.up(block.norm_mlp(x), act=self.act), add=x)
-        return x
+        normed = self.blocks[0].norm_attention(x)
+        norms = [*(block.norm_attention for block in self.blocks[1:]), self.norm]
+        for layer, (block, norm) in enumerate(zip(self.blocks, norms, strict=True)):
+            read = attend_cached(block.qkv(normed), tokens, cache, layer, self.heads, self.scales[layer])
+            x, normed = block.norm_mlp.after(block.out, read, x)
+            x, normed = norm.after(block.down, block.up(normed, act=self.act), x)
+        return normed
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Hidden states (rows, width) → scores (rows, vocabulary) in fp32."""
-        return self.head.scores(self.norm(hidden))
+        return self.head.scores(hidden)

@@ -88,8 +88,9 @@ class Marian:
         x = self.tokens.rows(ids) * self.embedding_scale + self.places[places]
         scale = (self.width // self.encoder_heads) ** -0.5
         for block in self.encoder:
-            x = block.norm_own(block.out(attend_packed(block.qkv(x), lengths, self.encoder_heads, scale), add=x))
-            x = block.norm(block.down(block.up(x, act=self.act), add=x))
+            read = attend_packed(block.qkv(x), lengths, self.encoder_heads, scale)
+            _, x = block.norm_own.after(block.out, read, x)
+            _, x = block.norm.after(block.down, block.up(x, act=self.act), x)
         return x
 
     def remember(self, memory: torch.Tensor, tokens: StepTokens, source: SlotCache) -> None:
@@ -108,11 +109,11 @@ class Marian:
         scale = (self.width // self.decoder_heads) ** -0.5
         for layer, block in enumerate(self.decoder):
             read = attend_cached(block.qkv(x), tokens, cache, layer, self.decoder_heads, scale)
-            x = block.norm_own(block.out(read, add=x))
+            _, x = block.norm_own.after(block.out, read, x)
             read = torch.empty_like(x)
             attend_slots(block.cross_query(x), sources, source, layer, scale, read)
-            x = block.norm_cross(block.cross_out(read, add=x))
-            x = block.norm(block.down(block.up(x, act=self.act), add=x))
+            _, x = block.norm_cross.after(block.cross_out, read, x)
+            _, x = block.norm.after(block.down, block.up(x, act=self.act), x)
         return x
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
