@@ -115,7 +115,8 @@ def serve(
     flags: dict[str, Any] = {"api": api} if api else {}
     if log_level is not None:
         flags["log_level"] = log_level
-    from app.main import build_app  # here, because it brings every room: other commands must not pay for them
+    from app.cli.waiting import wait_for_database  # here, because they bring every room: other commands need not pay
+    from app.main import build_app
 
     try:
         settings = load_settings(flags, file=config)
@@ -129,6 +130,8 @@ def serve(
 
             raise typer.Exit(asyncio.run(run_workers(settings, is_welcoming=is_welcoming)))
         app = build_app(settings)
+        if not asyncio.run(wait_for_database(settings)):
+            raise typer.Exit(0)
     except TollgateError as error:
         typer.echo(f"tollgate: {error.message}", err=True)
         raise typer.Exit(1) from error

@@ -17,6 +17,7 @@ from typing import Any
 
 from app.admission.mapped_buckets import make_file
 from app.cli.serve import CUT_OFF_S, server_of
+from app.cli.waiting import wait_for_database
 from app.engine.transports.process import EngineProcess, KeptProcess, await_stdin_end, own_environment
 from app.errors import SettingsError
 from app.main import build_app, open_database, settle_leftovers
@@ -40,6 +41,8 @@ async def run_workers(settings: Settings, *, is_welcoming: bool) -> int:
     listener = listen(settings.api.host, settings.api.port)
     settings = with_port(settings, listener.getsockname()[1])
     build_app(settings)  # a wrong catalogue stops the start here, in one line
+    if not await wait_for_database(settings, listener=listener):
+        return 0
     database = open_database(settings)
     await database.open()
     try:

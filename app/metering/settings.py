@@ -14,6 +14,9 @@ class MeteringSettings(BaseModel):
         None, description="postgresql://user:password@host/database for several replicas; null is SQLite in `home`."
     )
     connections: int = Field(8, ge=1, le=100, description="Connections to PostgreSQL that this replica opens at most.")
+    start_wait_s: float = Field(
+        120.0, ge=0, description="How long a start waits for PostgreSQL, before it gives up with exit code 1."
+    )
     escrow_share: float = Field(
         0.1, ge=0, le=0.5,
         description="Part of what a budget has left that a replica may set aside for when PostgreSQL is away.",

@@ -201,7 +201,7 @@ class PostgresThreads:
         except ArgumentError as cause:
             raise SettingsError("metering.database_url is no URL: postgresql://user:password@host/database") from cause
         except DatabaseError as cause:
-            raise StorageUnavailable(f"the database cannot be opened: {cause.orig}") from cause
+            raise StorageUnavailable(f"the database cannot be opened: {' '.join(str(cause.orig).split())}") from cause
         self._engine = engine
 
     def close(self) -> None:
