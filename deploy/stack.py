@@ -6,6 +6,7 @@ nginx → two Tollgate replicas → PostgreSQL and Redis, and Prometheus beside 
 import argparse
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -181,12 +182,16 @@ class Stack:
         temporary.mkdir(exist_ok=True)
         shutil.copy(DEPLOY / "nginx/nginx.conf", folder / "nginx.conf")
         servers = " ".join(f"server 127.0.0.1:{port} max_fails=0;" for port in self.replica_ports)
-        values = {"LISTEN": f"127.0.0.1:{self.port}", "UPSTREAM_SERVERS": servers, "TEMPORARY": str(temporary)}
+        path = program_path("nginx", "nginx")
+        values = {
+            "LISTEN": f"127.0.0.1:{self.port}", "UPSTREAM_SERVERS": servers, "TEMPORARY": str(temporary),
+            "ON_RELOAD": "keepalive_min_timeout 10s;" if is_waiting_on_reload(path) else "",
+        }  # fmt: skip
         template = (DEPLOY / "nginx/tollgate.conf.template").read_text(encoding="utf-8")
         (folder / "conf.d/tollgate.conf").write_text(filled(template, values), encoding="utf-8")
         words = ["-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", "stderr"]
         user = "user root; " if os.geteuid() == 0 else ""
-        argv = [program_path("nginx", "nginx"), *words, "-g", f"{user}pid {folder}/nginx.pid; daemon off;"]
+        argv = [path, *words, "-g", f"{user}pid {folder}/nginx.pid; daemon off;"]
         return Program("nginx", argv, folder, is_ready=lambda: answers(self.url + "/balancer/livez"))
 
     def _prometheus(self) -> Program:
@@ -209,6 +214,12 @@ def filled(template: str, values: Mapping[str, str]) -> str:
         pattern = r"(?P<escaped>(?!))|(?P<named>(?!))|\$\{(?P<braced>[A-Z_]+)\}|(?P<invalid>(?!))"  # pyright: ignore
 
     return Braced(template).safe_substitute(values)
+
+
+def is_waiting_on_reload(nginx: str) -> bool:
+    """Whether this nginx knows `keepalive_min_timeout`."""
+    told = subprocess.run([nginx, "-v"], capture_output=True, text=True, check=True).stderr
+    return tuple(int(part) for part in re.findall(r"\d+", told)[:3]) >= (1, 27, 4)
 
 
 def greeting(stack: Stack, key: str) -> str:

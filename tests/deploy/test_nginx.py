@@ -31,7 +31,7 @@ def test_nginx_takes_the_configuration(tmp_path: Path) -> None:
 
 def test_the_template_is_filled_as_nginx_image_does() -> None:
     assert filled("a ${ONE} $uri ${OTHER}", {"ONE": "1"}) == "a 1 $uri ${OTHER}"
-    assert set(re.findall(r"\$\{(\w+)\}", TEMPLATE)) == {"LISTEN", "UPSTREAM_SERVERS", "TEMPORARY"}
+    assert set(re.findall(r"\$\{(\w+)\}", TEMPLATE)) == {"LISTEN", "UPSTREAM_SERVERS", "TEMPORARY", "ON_RELOAD"}
 
 
 def locations() -> list[tuple[str, str, str]]:
