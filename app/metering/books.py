@@ -47,6 +47,8 @@ SETTLE_WAIT_S = 5.0
 DRAIN_S = 1.0
 PROGRESS_S = 5.0
 SHIP_MAX = 200
+UNWRITTEN_S = 5.0
+"""How long an entry that nothing would take is left to the request, which may yet settle it otherwise."""
 REMEMBERED_MAX = 10_000
 REMEMBERED_S = 3600.0
 """For how long a customer is served at known prices while the database is away."""
@@ -80,6 +82,8 @@ class Books:
         self._escrowed: set[str] = set()
         """Requests that were opened while the database was away."""
         self._doubtful: set[str] = set()
+        self._unwritten: dict[str, Settlement] = {}
+        """Entries that neither the database nor this disk would take; the journal has their requests."""
         self._refusals = Refusals(database=database, clock=clock)
         self._is_away = False
         self._draining = asyncio.Lock()
@@ -87,12 +91,12 @@ class Books:
     @property
     def spooled(self) -> bool:
         """Whether entries wait for the database."""
-        return not self._spool.is_empty
+        return bool(self._unwritten) or not self._spool.is_empty
 
     @property
     def loops(self) -> tuple[Callable[[], Awaitable[None]], ...]:
         """What runs for ever beside the requests; the task group of main.py owns these."""
-        return self.run, self.sync, self.report, self.lease
+        return self.run, self.rewrite, self.sync, self.report, self.lease
 
     async def start(self) -> int:
         """Take the journal and settle what the last process left; returns how many requests had been running."""
@@ -171,9 +175,12 @@ class Books:
     async def settle(self, admission: Admission, outcome: Outcome, usage: Usage) -> Receipt:
         """Commit the entry, or sync it into the spool: what is shown after this is durable. Repeating it is harmless.
 
-        Raises StorageUnavailable when neither can be written; the journal then keeps the request until the next start.
+        Raises StorageUnavailable when neither can be written. It is then tried again until one can; the journal keeps
+        the request meanwhile, and nobody is served without the database.
         """
         at_us = microseconds(self._clock.now())
+        settlement = Settlement(admission=admission, outcome=outcome, usage=usage, at_us=at_us)
+        self._unwritten.pop(admission.request_id, None)
         try:
             if self._is_away:
                 raise StorageUnavailable
@@ -183,8 +190,11 @@ class Books:
                 )
         except (StorageUnavailable, TimeoutError):
             self._is_away = True
-            settlement = Settlement(admission=admission, outcome=outcome, usage=usage, at_us=at_us)
-            await asyncio.to_thread(self._spool.append, settlement)
+            try:
+                await asyncio.to_thread(self._spool.append, settlement)
+            except StorageUnavailable:
+                self._unwritten[admission.request_id] = settlement
+                raise
             receipt = receipt_from(settlement)
             self._escrow.keep(admission.request_id, receipt.cost_nano)
         else:
@@ -209,7 +219,7 @@ class Books:
             )
             for one in some:
                 self._escrow.spent(one.admission.request_id)
-        if waiting or self.spooled:
+        if waiting or not self._spool.is_empty:
             await asyncio.to_thread(self._spool.shipped)
             log.info("%d entries were shipped from the spool", len(waiting))
         doubtful = self._doubtful - self._progress.keys()
@@ -224,6 +234,18 @@ class Books:
             await asyncio.sleep(DRAIN_S)
             await self.look_for_database()
             await self.drain()
+
+    async def rewrite(self) -> None:
+        """Write late for ever."""
+        while True:
+            await asyncio.sleep(DRAIN_S)
+            await self.write_late()
+
+    async def write_late(self) -> None:
+        """Settle again what nothing would take. Raises StorageUnavailable when nothing will."""
+        before_us = microseconds(self._clock.now()) - int(UNWRITTEN_S * 1e6)
+        for one in [one for one in self._unwritten.values() if one.at_us <= before_us]:
+            await self.settle(one.admission, one.outcome, one.usage)
 
     async def look_for_database(self) -> None:
         """Whether it is back. Raises StorageUnavailable while it is not."""
@@ -329,10 +351,11 @@ class Books:
             self._terms.popitem(last=False)
 
     def _from_memory(self, admission: Admission) -> Admission | None:
-        """The admission as the last one like it was opened; None when there was none, or no lease covers it."""
+        """The admission as the last one like it was opened; None when there was none, no lease covers it, or its entry
+        could not be written."""
         known = self._terms.get(terms_of(admission))
         now_us = microseconds(self._clock.now())
-        if known is None or self._clock.monotonic_s() - known.at_s > REMEMBERED_S:
+        if self._unwritten or known is None or self._clock.monotonic_s() - known.at_s > REMEMBERED_S:
             return None
         month_us = window_start_us(BudgetKind.MONTHLY, now_us)
         if any(window_us not in (0, month_us) for _, window_us in known.windows):

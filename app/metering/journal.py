@@ -15,7 +15,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from app.errors import EngineOverloaded, SettingsError
+from app.errors import EngineOverloaded, SettingsError, StorageUnavailable
 from app.metering.ledger import Admission, Usage
 from app.metering.replica import JOURNAL_NAME
 
@@ -45,7 +45,7 @@ class Journal:
     def open(self) -> list[tuple[Admission, Usage]]:
         """Take the file; returns the requests that ran when the last process died. Their slots stay until `close_slot`.
 
-        Raises SettingsError when another process has it.
+        Raises SettingsError when another process has it, StorageUnavailable when the disk has no room for it.
         """
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -56,7 +56,13 @@ class Journal:
             raise SettingsError(
                 f"another server uses the data folder {self._path.parent}; give each its own TOLLGATE_HOME"
             ) from cause
-        os.ftruncate(self._file, SLOTS * SLOT_BYTES)
+        try:
+            allocate(self._file, SLOTS * SLOT_BYTES)
+        except OSError as cause:
+            os.close(self._file)
+            raise StorageUnavailable(
+                f"the journal {self._path} needs {SLOTS * SLOT_BYTES // 2**20} MiB: {cause.strerror}"
+            ) from cause
         self._map = mmap.mmap(self._file, SLOTS * SLOT_BYTES)
         self._words = memoryview(self._map).cast("Q")
         found: list[tuple[Admission, Usage]] = []
@@ -137,6 +143,13 @@ class Journal:
         if zlib.crc32(text) != checksum:
             return None
         return admission_from(json.loads(text))
+
+
+def allocate(descriptor: int, size: int) -> None:
+    """Take the disk's blocks now: a store into a mapped hole of a file ends the process when the disk is full."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+    os.ftruncate(descriptor, size)
 
 
 def admission_from(found: dict[str, Any]) -> Admission:

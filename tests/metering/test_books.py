@@ -1,6 +1,8 @@
 """Journal and spool: what a dead process and a dead database leave, and that it arrives once."""
 
 import asyncio
+import errno
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from sqlalchemy import select
 from app.clock import SystemClock
 from app.errors import EngineOverloaded, SettingsError, StorageUnavailable
 from app.metering import journal as journal_module
-from app.metering.books import Books
+from app.metering.books import UNWRITTEN_S, Books
 from app.metering.budgets import add_money
 from app.metering.database import Database
 from app.metering.journal import Journal
@@ -107,6 +109,54 @@ async def test_a_full_journal_refuses_and_leaves_nothing_held(
         await books.open(admission(key, "r"))
     await books.drain()
     assert await away.run(lambda c: c.execute(select(hold)).all()) == []
+
+
+async def test_an_entry_that_a_full_disk_refused_is_written_once_there_is_room(
+    away: Away, key: NewKey, tmp_path: Path
+) -> None:
+    clock = TurnedClock()
+    books = Books(database=away, home=tmp_path, clock=clock)
+    await books.start()
+    first, second = [await books.open(admission(key, name)) for name in ("first", "second")]
+    (tmp_path / SPOOL_NAME).symlink_to("/dev/full")
+    away.is_away = True
+    for one in (first, second):
+        for outcome, tokens in ((Outcome.FINISHED, 9), (Outcome.FAILED, 4)):  # what the gate does in turn
+            with pytest.raises(StorageUnavailable, match="No space left"):
+                await books.settle(one, outcome, Usage(input_tokens=3, output_tokens=tokens))
+    with pytest.raises(StorageUnavailable):
+        await books.open(admission(key, "third"))
+    assert books.spooled
+    clock.turn(UNWRITTEN_S)
+    (tmp_path / SPOOL_NAME).unlink()
+    await books.write_late()
+    await books.settle(await books.open(admission(key, "fourth")), Outcome.FINISHED, Usage(output_tokens=1))
+    away.is_away = False
+    await books.drain()
+    assert not books.spooled
+    entries = await away.run(lambda c: list_entries(c, tenant_id=key.record.tenant_id))
+    assert sorted((one["request_id"], one["output_tokens"]) for one in entries) == [
+        ("first", 4),
+        ("fourth", 1),
+        ("second", 4),
+    ]
+    assert await away.run(lambda c: c.execute(select(hold)).all()) == []
+    books.close()
+
+
+async def test_a_journal_without_room_ends_the_start_and_never_a_running_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int, offset: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    journal = Journal(home=tmp_path)
+    journal.open()
+    assert (tmp_path / "journal").stat().st_blocks * 512 >= journal_module.SLOTS * journal_module.SLOT_BYTES
+    journal.close()
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(StorageUnavailable, match="needs 16 MiB: No space left"):
+        Journal(home=tmp_path).open()
 
 
 async def test_entries_made_while_the_database_is_away_arrive_once(books: Books, away: Away, key: NewKey) -> None:
