@@ -19,7 +19,10 @@ LABELS: dict[str, Any] = {
 }
 INPUT_TOKENS = 3
 KINDS = ("stream", "whole", "batch", "hang-up")
-RETRYABLE = ("engine_lost", "draining", "server_is_overloaded", "model_loading", "model_unavailable", "unavailable")
+RETRYABLE = (
+    "engine_lost", "draining", "server_is_overloaded", "model_loading", "model_unavailable", "unavailable",
+    "storage_unavailable",
+)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -136,7 +139,7 @@ def note_answer(call: Call, answer: httpx.Response) -> None:
 def note_line(call: Call, line: str) -> None:
     """Add a line of a stream."""
     if line == "data: [DONE]":
-        call.is_done = call.tokens == TEXT["max_tokens"]
+        call.is_done = call.tokens == TEXT["max_tokens"] and call.error is None
     elif line.startswith("data: {"):
         event = json.loads(line[6:])
         if "error" in event:

@@ -37,10 +37,4 @@ def stack(checkpoints: dict[str, Path]) -> Iterator[Stack]:
         yield made
     finally:
         made.stop()
-        shutil.copytree(
-            folder,
-            "/tmp/deploy-image/last",
-            dirs_exist_ok=True,
-            ignore=shutil.ignore_patterns("data", "journal*", "models"),
-        )  # DEBUG
         shutil.rmtree(folder, ignore_errors=True)
