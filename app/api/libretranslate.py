@@ -1,7 +1,6 @@
 """LibreTranslate's API, as its clients speak it: /translate, /detect, /languages, /frontend/settings.
 
-JSON, forms and the query; the key in a field `api_key` (or a header). HTML is refused by name. The beam search keeps
-its best translation only, so `alternatives` are an empty list.
+JSON, forms and the query; the key in a field `api_key` (or a header). HTML is refused by name.
 """
 
 import asyncio
@@ -28,6 +27,8 @@ from app.text.languages import Guess, detect, name_of
 ROUTE = "/translate"
 AUTO = "auto"
 DETECTED_MAX = 3
+ALTERNATIVES_MAX = 7
+"""Each widens the beam search by one."""
 
 
 def refusal(error: TollgateError) -> JSONResponse:
@@ -50,7 +51,12 @@ class TranslateBody(BaseModel):
     source: str = Field(min_length=2, max_length=20, description="ISO 639-1, or auto.")
     target: str = Field(min_length=2, max_length=20, description="ISO 639-1.")
     format: Literal["text", "html"] = "text"
-    alternatives: int = Field(default=0, ge=0, le=100)
+    alternatives: int = Field(
+        default=0,
+        ge=0,
+        le=ALTERNATIVES_MAX,
+        description="So many other translations, if there are; paid like the first.",
+    )
     api_key: str | None = None
 
 
@@ -113,10 +119,10 @@ async def translate(request: Request, serving: Rooms, request_id: RequestId) -> 
     source = None if body.source == AUTO else body.source.partition("-")[0].lower()
     target = body.target.partition("-")[0].lower()
     chosen = await choose(serving.residency, principal, texts, source=source, target=target, names="source")
+    asked = TranslationRequest(texts=texts, alternatives=body.alternatives)
     work = folded(
-        serving, Translation(), TranslationRequest(texts=texts), model=chosen.model, principal=principal,
-        request_id=request_id, route=ROUTE,
-    )  # fmt: skip
+        serving, Translation(), asked, model=chosen.model, principal=principal, request_id=request_id, route=ROUTE
+    )
     found, receipt = await unless_hung_up(request, work)
     is_one = isinstance(body.q, str)
     answer: dict[str, Any] = {"translatedText": found[0].text if is_one else [one.text for one in found]}
@@ -124,7 +130,7 @@ async def translate(request: Request, serving: Rooms, request_id: RequestId) -> 
         guesses = [detected(guess) for guess in chosen.guesses]
         answer["detectedLanguage"] = guesses[0] if is_one else guesses
     if body.alternatives:
-        answer["alternatives"] = [] if is_one else [[] for _ in found]
+        answer["alternatives"] = found[0].alternatives if is_one else [one.alternatives for one in found]
     return JSONResponse(answer, headers=cost_headers(receipt))
 
 

@@ -246,7 +246,8 @@ class DecodeLane(Lane):
         parents = beams.advance(candidates)
         self.waiting.charge(row.job.tenant, row.job.weight, len(row.slots))
         if beams.is_done:
-            row.produced = list(beams.best)
+            row.produced, *others = beams.found[: beams.search.returned]
+            row.others = tuple(map(tuple, others))
             self._emit(TokenEvent(job_id=row.job.id, ids=tuple(row.produced)))
             has_stopped = bool(row.produced) and row.produced[-1] in row.job.stop_ids
             self._finish(row, FinishReason.STOP if has_stopped else FinishReason.LENGTH)
@@ -256,7 +257,7 @@ class DecodeLane(Lane):
         return copies
 
     def _finish(self, row: Row, reason: FinishReason) -> None:
-        self._end(row, FinishedEvent(job_id=row.job.id, reason=reason, usage=row.usage))
+        self._end(row, FinishedEvent(job_id=row.job.id, reason=reason, usage=row.usage, others=row.others))
 
     def _fail(self, row: Row) -> None:
         if row in self._rows:

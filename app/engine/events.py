@@ -84,6 +84,8 @@ class FinishedEvent:
     job_id: str
     reason: FinishReason
     usage: JobUsage
+    others: tuple[tuple[int, ...], ...] = ()
+    """Beam search: the hypotheses after the best, best first, as many as the job asked for."""
     times: JobTimes | None = field(default=None, compare=False)
     """None when the engine is no longer there to tell."""
 

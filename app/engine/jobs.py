@@ -102,6 +102,8 @@ class BeamSearch(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     beams: int = 4
     length_penalty: float = 1.0
     early_stopping: bool = False
+    returned: int = 1
+    """Report so many of the hypotheses found, best first: the last event brings those after the best."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

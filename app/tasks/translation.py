@@ -30,6 +30,8 @@ class TranslationRequest:
     texts: tuple[str, ...]
     beams: int = 4
     length_penalty: float = 1.0
+    alternatives: int = 0
+    """Give so many other translations of each text, if there are: the search's next hypotheses. They are paid too."""
     split: Split = Split.ALL
     truncate: Truncate = Truncate.ERROR
 
@@ -51,6 +53,8 @@ class Translated:
     index: int
     text: str
     is_truncated: bool
+    alternatives: tuple[str, ...] = ()
+    """Others, best first, that differ from it and from each other."""
 
 
 class Translation:
@@ -68,6 +72,10 @@ class Translation:
         )
         positions_max = resident.loaded.positions_max
         tokens_max = int(min(positions_max, resident.model.limits.input_tokens_max or math.inf))
+        returned = 1 + request.alternatives
+        search = BeamSearch(
+            beams=max(request.beams, returned), length_penalty=request.length_penalty, returned=returned
+        )
         jobs: list[DecodeJob] = []
         is_truncated = [False] * len(split)
         for index, rows in enumerate(encodings):
@@ -85,15 +93,15 @@ class Translation:
                     DecodeJob(
                         id=f"{caller.request_id}-{len(jobs)}", model=resident.model.id, ids=kept,
                         max_new_tokens=min(positions_max - 1, OUTPUT_FACTOR * len(kept) + OUTPUT_SPARE),
-                        search=BeamSearch(beams=request.beams, length_penalty=request.length_penalty),
+                        search=search,
                         stop_ids=frozenset({ids[-1]}), tenant=caller.tenant, weight=caller.weight,
                     )
                 )  # fmt: skip
         return PreparedTranslation(
             jobs=tuple(jobs), input_tokens=sum(len(job.ids) for job in jobs), tokenizer=tokenizer,
-            output_tokens_max=sum(job.max_new_tokens for job in jobs), characters=sum(map(len, request.texts)),
-            leads=tuple(lead for lead, _ in split), parts=tuple(tuple(parts) for _, parts in split),
-            is_truncated=tuple(is_truncated),
+            output_tokens_max=returned * sum(job.max_new_tokens for job in jobs),
+            characters=sum(map(len, request.texts)), leads=tuple(lead for lead, _ in split),
+            parts=tuple(tuple(parts) for _, parts in split), is_truncated=tuple(is_truncated),
         )  # fmt: skip
 
     async def events(self, prepared: PreparedTranslation, session: JobSession) -> AsyncIterator[Translated]:
@@ -102,18 +110,38 @@ class Translation:
         owners = [index for index, parts in enumerate(prepared.parts) for _ in parts]
         firsts = [0, *itertools.accumulate(len(parts) for parts in prepared.parts)]
         missing = [len(parts) for parts in prepared.parts]
-        made = [""] * len(prepared.jobs)
+        made: list[list[tuple[int, ...]]] = [[] for _ in prepared.jobs]
         async for event in events_of(session):
             refuse_cancelled(event)
+            place = place_of[event.job_id]
             if isinstance(event, TokenEvent):
-                prepared.output_tokens[event.job_id] = len(event.ids)
-                made[place_of[event.job_id]] = prepared.tokenizer.decode(event.ids)
+                made[place].append(event.ids)
             elif isinstance(event, FinishedEvent):
-                index = owners[place_of[event.job_id]]
+                made[place] += event.others
+                index = owners[place]
                 missing[index] -= 1
                 if not missing[index]:
-                    parts = prepared.parts[index]
-                    texts = made[firsts[index] : firsts[index + 1]]
-                    whole = [Sentence(text, part.gap) for text, part in zip(texts, parts, strict=True)]
-                    text = sentences.join(prepared.leads[index], whole)
-                    yield Translated(index=index, text=text, is_truncated=prepared.is_truncated[index])
+                    yield put_together(prepared, index, made[firsts[index] : firsts[index + 1]], firsts[index])
+
+
+def put_together(
+    prepared: PreparedTranslation, index: int, found: list[list[tuple[int, ...]]], first: int
+) -> Translated:
+    """A text from the hypotheses of its sentences: the best of each, then the second of each, and so on.
+
+    Those that are given are counted, of equal texts the first.
+    """
+    texts: dict[str, None] = {}
+    for hypotheses in zip(*found, strict=False):
+        whole = [
+            Sentence(prepared.tokenizer.decode(ids), part.gap)
+            for ids, part in zip(hypotheses, prepared.parts[index], strict=True)
+        ]
+        text = sentences.join(prepared.leads[index], whole)
+        if text not in texts:
+            texts[text] = None
+            for place, ids in enumerate(hypotheses, first):
+                job_id = prepared.jobs[place].id
+                prepared.output_tokens[job_id] = prepared.output_tokens.get(job_id, 0) + len(ids)
+    best, *others = texts
+    return Translated(index=index, text=best, is_truncated=prepared.is_truncated[index], alternatives=tuple(others))

@@ -182,6 +182,33 @@ async def test_translation_in_company_gives_the_tokens_of_transformers_generate(
     assert [tokens_of(events) for events in found] == wanted
 
 
+@cache
+def hypotheses_of(folder: Path, source: tuple[int, ...], count: int) -> list[list[int]]:
+    """transformers' best translations of a source."""
+    theirs: Any = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32).eval()
+    ids, eos = torch.tensor([source]), theirs.config.eos_token_id
+    found = theirs.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=14, max_length=None, do_sample=False, num_beams=4,
+        num_return_sequences=count,
+    )  # fmt: skip
+    kept = [row[1:].tolist() for row in found]
+    return [row[: row.index(eos) + 1] if eos in row else row for row in kept]
+
+
+async def test_the_hypotheses_after_the_best_are_those_of_transformers_and_are_counted(
+    engine: EngineClient, checkpoints: dict[str, Path]
+) -> None:
+    for source in random_prompts(3, vocabulary=60, length_max=20):
+        source = (*source, 0)
+        wanted = hypotheses_of(checkpoints["tiny-marian"], source, 3)
+        search = BeamSearch(beams=4, returned=3)
+        job = decode("n-best", list(source), 14, model="tiny-marian", stop_ids=frozenset([0]), search=search)
+        *tokens, last = await collect(engine, job)
+        assert isinstance(last, FinishedEvent)
+        assert [tokens_of(tokens), *map(list, last.others)] == wanted
+        assert last.usage.output_tokens == sum(map(len, wanted))
+
+
 async def test_a_seed_draws_the_same_alone_and_in_company(engine: EngineClient) -> None:
     search = Sampling(temperature=0.9, top_k=20, top_p=0.9, repetition_penalty=1.2, seed=5)
     alone = tokens_of(await collect(engine, decode("alone", [5, 6, 7], 20, search=search)))

@@ -39,6 +39,23 @@ async def test_a_sentence_becomes_what_transformers_makes_of_it(residency: Resid
         assert one.text == tokenizer.decode(made[0], skip_special_tokens=True)
 
 
+async def test_alternatives_are_other_texts_each_counted_once(residency: Residency) -> None:
+    request = TranslationRequest(texts=("one two. three four.", "my name is clara"), alternatives=3)
+    task = Translation()
+    async with residency.lease(MODEL) as resident:
+        prepared = await task.prepare(request, resident, Caller(request_id="r"))
+        async with open_jobs(residency._engine, prepared.jobs) as session:
+            found = sorted([one async for one in task.events(prepared, session)], key=lambda one: one.index)
+            made = session.total_usage.output_tokens
+    [best, other] = await translated(residency, TranslationRequest(texts=request.texts))
+    assert [one.text for one in found] == [best.text, other.text]
+    for one in found:
+        assert 0 < len(one.alternatives) <= 3 and len({one.text, *one.alternatives}) == 1 + len(one.alternatives)
+    assert prepared.delivered_tokens <= made <= prepared.output_tokens_max
+    if all(len(one.alternatives) == 3 for one in found):
+        assert prepared.delivered_tokens == made
+
+
 async def test_line_breaks_and_margins_stay(residency: Residency) -> None:
     text = "  one two.\n\n three four. Five six.\n"
     [whole] = await translated(residency, TranslationRequest(texts=(text,)))

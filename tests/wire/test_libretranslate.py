@@ -27,9 +27,22 @@ def test_a_list_is_one_batch_each_text_with_its_language(live: Live, key: str) -
     body = {"q": ["hello world", "one two three"], "source": "auto", "target": "de", "alternatives": 2, "api_key": key}
     answer = httpx.post(live.url + "/translate", json=body).json()
     assert len(answer["translatedText"]) == len(answer["detectedLanguage"]) == 2
-    assert answer["alternatives"] == [[], []]
+    assert [len(others) for others in answer["alternatives"]] == [2, 2]
     (entry,) = live.entries(key, count=1)
     assert entry["characters"] == len("hello worldone two three")
+
+
+def test_alternatives_are_other_translations_and_are_paid(live: Live, key: str) -> None:
+    sent = {"q": "my name is clara. where do i live?", "source": "en", "target": "de", "api_key": key}
+    alone = httpx.post(live.url + "/translate", data=sent).json()
+    assert "alternatives" not in alone
+    answer = httpx.post(live.url + "/translate", data=sent | {"alternatives": "3"}).json()
+    texts = [answer["translatedText"], *answer["alternatives"]]
+    assert texts[0] == alone["translatedText"] and len(set(texts)) == 4
+    one, four = live.entries(key, count=2)
+    assert four["input_tokens"] == one["input_tokens"] and four["output_tokens"] > one["output_tokens"]
+    many = httpx.post(live.url + "/translate", data=sent | {"alternatives": "8"})
+    assert many.status_code == 400 and "alternatives" in many.json()["error"]
 
 
 def test_the_query_is_read_too(live: Live, key: str) -> None:

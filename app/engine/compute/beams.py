@@ -41,7 +41,7 @@ class Beams:
     def advance(self, candidates: Sequence[Candidate]) -> list[int]:
         """The best `wanted` candidates, best first → each new hypothesis' parent.
 
-        Afterwards `sequences` ends in the tokens to feed next, `is_done` says whether `best` is final.
+        Afterwards `sequences` ends in the tokens to feed next, `is_done` says whether `found` is final.
         """
         count, length = self.search.beams, len(self.sequences[0]) + 1
         ends = [token in self.stop_ids or length == self.tokens_max for _, _, token in candidates]
@@ -60,11 +60,9 @@ class Beams:
         return [parent for _, parent, _ in running]
 
     @property
-    def best(self) -> list[int]:
-        """The finished hypothesis of the highest score, or the running one when none has finished."""
-        if self.finished:
-            return max(self.finished, key=lambda found: found[0])[1]
-        return self.sequences[0]
+    def found(self) -> list[list[int]]:
+        """The finished hypotheses, best first, or the best running one when none has finished."""
+        return [tokens for _, tokens in self.finished] or self.sequences[:1]
 
     def _finish(self, candidates: Sequence[Candidate], ends: Sequence[bool], length: int) -> None:
         for (score, parent, token), is_end in zip(candidates, ends, strict=True):

@@ -26,6 +26,8 @@ class Row:
     slots: tuple[int, ...] = ()
     """Places in the cache, one per beam; empty while waiting."""
     produced: list[int] = field(default_factory=list[int])
+    others: tuple[tuple[int, ...], ...] = ()
+    """Beam search: the hypotheses after the best that the job asked for, once it is done."""
     fed: int = 0
     """Tokens of prompt + produced whose keys are in the cache."""
     reused: int = 0
@@ -46,4 +48,5 @@ class Row:
     def usage(self) -> JobUsage:
         """What the row read and produced so far."""
         read = 0 if self.phase is Phase.WAITING else len(self.job.ids)
-        return JobUsage(input_tokens=read, output_tokens=len(self.produced), cached_tokens=self.reused)
+        produced = len(self.produced) + sum(map(len, self.others))
+        return JobUsage(input_tokens=read, output_tokens=produced, cached_tokens=self.reused)

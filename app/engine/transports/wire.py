@@ -107,6 +107,7 @@ class Finished(Struct, array_like=True, tag=3):
     handle: int
     reason: FinishReason
     usage: JobUsage
+    others: tuple[tuple[int, ...], ...] = ()
     times: JobTimes | None = None
 
 
@@ -199,7 +200,7 @@ def to_wire(handle: int, event: Event) -> WireEvent:
         case EncodedEvent():
             return Encoded(handle, event.scores, event.top)
         case FinishedEvent():
-            return Finished(handle, event.reason, event.usage, event.times)
+            return Finished(handle, event.reason, event.usage, event.others, event.times)
         case FailedEvent():
             return Failed(handle, error_to_wire(event.error), event.usage, event.times)
 
@@ -214,7 +215,9 @@ def from_wire(job_id: str, event: WireEvent) -> Event:
         case Encoded():
             return EncodedEvent(job_id=job_id, scores=event.scores, top=event.top)
         case Finished():
-            return FinishedEvent(job_id=job_id, reason=event.reason, usage=event.usage, times=event.times)
+            return FinishedEvent(
+                job_id=job_id, reason=event.reason, usage=event.usage, others=event.others, times=event.times
+            )
         case Failed():
             error = error_from_wire(event.error)
             return FailedEvent(job_id=job_id, error=error, usage=event.usage, times=event.times)
