@@ -11,6 +11,11 @@ def test_older_hub_clients_read_every_task(live: Live, key: str, environment: st
     assert found["version"].startswith(environment.removeprefix("hub-"))
     assert "".join(event["token"]["text"] for event in found["streamed"]) == found["whole"]
     assert found["streamed"][-1]["details"]["finish_reason"] == "length"
+    said, spoken = found["said"], found["spoken"]
+    deltas = [chunk["choices"][0]["delta"] for chunk in spoken if chunk["choices"]]
+    assert deltas[0]["role"] == said["choices"][0]["message"]["role"] == "assistant"
+    assert "".join(delta.get("content") or "" for delta in deltas) == said["choices"][0]["message"]["content"] != ""
+    assert spoken[-1]["choices"] == [] and spoken[-1]["usage"] == said["usage"]
     assert {label["label"] for label in found["labels"]} == {"NEGATIVE", "POSITIVE"}
     assert {label["label"] for label in found["zero_shot"]} == {"dog", "server"}
     assert sum(label["score"] for label in found["zero_shot"]) == pytest.approx(1)
@@ -19,7 +24,11 @@ def test_older_hub_clients_read_every_task(live: Live, key: str, environment: st
     assert len(found["masks"]) == 5 and found["masks"][0]["token_str"]
     assert all(entity["end"] > entity["start"] for entity in found["entities"])
     assert found["similar"] == pytest.approx([1.0])
-    assert len(live.entries(key, count=9)) == 9
+    entries = live.entries(key, count=11)
+    assert len(entries) == 11 and all(entry["outcome"] == "finished" for entry in entries)
+    assert [(entry["input_tokens"], entry["output_tokens"]) for entry in entries if "chat" in entry["route"]] == [
+        (said["usage"]["prompt_tokens"], said["usage"]["completion_tokens"])
+    ] * 2
 
 
 @pytest.mark.parametrize("path", ["", "/models/tiny-gpt2"])

@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from huggingface_hub import InferenceClient
-from huggingface_hub.errors import HfHubHTTPError, OverloadedError, ValidationError
+from huggingface_hub import AsyncInferenceClient, InferenceClient
+from huggingface_hub.errors import BadRequestError, HfHubHTTPError, OverloadedError, ValidationError
 
 from tests.wire.live import Live
 
@@ -91,6 +91,49 @@ def test_best_of_is_paid_in_full(live: Live, key: str, client: Any) -> None:
 def test_what_cannot_be_is_a_validation_error(live: Live, key: str, client: Any, options: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=r"temperature|watermark|use sampling|spans 64"):
         client("tiny-gpt2").text_generation("hello", **options)
+    assert not live.entries(key)
+
+
+CHAT: Any = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 6, "temperature": 0.0}
+
+
+def places(live: Live, key: str) -> list[InferenceClient]:
+    """The ways to name a model for a conversation: by its own address, or as OpenAI's clients do."""
+    return [
+        InferenceClient(model=f"{live.url}/models/tiny-gpt2-chat", token=key),
+        InferenceClient(base_url=f"{live.url}/models/tiny-gpt2-chat", api_key=key),
+        InferenceClient(base_url=f"{live.url}/v1", api_key=key),
+    ]
+
+
+def test_chat_completion_whole_and_streamed(live: Live, key: str) -> None:
+    for place, model in zip(places(live, key), (None, None, "tiny-gpt2-chat"), strict=True):
+        whole = place.chat_completion(**CHAT, model=model, logprobs=True, top_logprobs=2)
+        message = whole.choices[0].message
+        assert message.role == "assistant" and message.content
+        chunks = list(place.chat_completion(**CHAT, model=model, stream=True, stream_options={"include_usage": True}))
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == message.content
+        assert chunks[-1].usage.total_tokens == whole.usage.total_tokens
+    entries = live.entries(key, count=6)
+    assert [entry["outcome"] for entry in entries] == ["finished"] * 6
+    assert {(entry["input_tokens"], entry["output_tokens"]) for entry in entries} == {
+        (whole.usage.prompt_tokens, whole.usage.completion_tokens)
+    }
+
+
+async def test_chat_completion_by_the_asynchronous_client(live: Live, key: str) -> None:
+    async with AsyncInferenceClient(model=f"{live.url}/models/tiny-gpt2-chat", token=key) as client:
+        whole = await client.chat_completion(**CHAT)
+        spoken = [chunk async for chunk in await client.chat_completion(**CHAT, stream=True)]
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in spoken) == whole.choices[0].message.content != ""
+
+
+def test_chat_completion_of_a_model_without_a_template_is_refused(live: Live, key: str, client: Any) -> None:
+    for options in ({}, {"stream": True}):
+        with pytest.raises(BadRequestError, match="has no chat template"):
+            list(client("tiny-gpt2").chat_completion(**CHAT, **options))
+    with pytest.raises(BadRequestError, match="response_format"):
+        client("tiny-gpt2-chat").chat_completion(**CHAT, response_format={"type": "json_object"})
     assert not live.entries(key)
 
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.huggingface.envelope import LISTED_MAX, refuse_given
 from app.engine.jobs import Sampling
-from app.errors import InvalidRequest, UnsupportedParameter
+from app.errors import InvalidRequest
 from app.tasks.generation import GenerationRequest
 from app.text.truncation import Truncate
 
@@ -18,7 +18,9 @@ SEED_BITS = 63
 
 
 class Parameters(BaseModel):
-    """How to continue. A parameter that is not named here is ignored."""
+    """How to continue. A parameter that is not named here is ignored, and the answer names it: `typical_p` is one,
+    which LangChain always sends.
+    """
 
     model_config = ConfigDict(extra="ignore")
 
@@ -27,7 +29,6 @@ class Parameters(BaseModel):
     temperature: float | None = Field(None, gt=0, le=100)
     top_k: int | None = Field(None, ge=1, le=1_000_000)
     top_p: float | None = Field(None, gt=0, le=1)
-    typical_p: float | None = Field(None, gt=0, le=1, description="Not supported, but for 1.")
     repetition_penalty: float | None = Field(None, gt=0, le=10)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     seed: int | None = Field(None, ge=0, lt=2**64)
@@ -73,8 +74,6 @@ class CompatBody(Asked):
 def refuse_unsupported(asked: Parameters, *, is_streaming: bool) -> None:
     """Raises UnsupportedParameter or InvalidRequest, in TGI's words where it has some."""
     refuse_given("these models", watermark=asked.watermark, grammar=asked.grammar, adapter_id=asked.adapter_id)
-    if asked.typical_p not in (None, 1.0):
-        raise UnsupportedParameter("typical_p is not supported by these models; leave it out", field="typical_p")
     if (asked.best_of or 1) > 1:
         if is_streaming:
             raise InvalidRequest("`best_of` must be 1 when streaming tokens", field="best_of")

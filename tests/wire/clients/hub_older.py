@@ -1,4 +1,4 @@
-"""huggingface_hub before 1.2: every task that needs no numpy; prints what it parsed."""
+"""huggingface_hub before 1.2: every task that needs no numpy, and conversations; prints what it parsed."""
 
 import json
 import os
@@ -22,6 +22,10 @@ def plain(found):
 
 text = client("tiny-gpt2")
 stream = text.text_generation("hello", max_new_tokens=5, stream=True, details=True)
+chat = client("tiny-gpt2-chat")
+asked = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 6, "temperature": 0.0}
+said = chat.chat_completion(**asked)
+spoken = list(chat.chat_completion(**asked, stream=True, stream_options={"include_usage": True}))
 context = "my name is clara and i live in berkeley"
 print(
     json.dumps(
@@ -29,6 +33,8 @@ print(
             "version": huggingface_hub.__version__,
             "whole": text.text_generation("hello", max_new_tokens=5, return_full_text=False),
             "streamed": [plain(one) for one in stream],
+            "said": plain(said),
+            "spoken": plain(spoken),
             "labels": plain(client("tiny-bert-classifier").text_classification("hello world")),
             "zero_shot": plain(client("tiny-bert-nli").zero_shot_classification("hello", ["dog", "server"])),
             "translation": plain(client("tiny-marian").translation("hello world")),
