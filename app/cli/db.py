@@ -1,4 +1,4 @@
-"""tollgate db: copy, back up, restore, recover, partitions, prune."""
+"""tollgate db: upgrade, copy, back up, restore, recover, partitions, prune."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +14,7 @@ from app.metering.database import Database
 from app.metering.partitions import list_partitions
 from app.metering.pruning import prune as prune_ledger
 from app.metering.replicas import recover_lost
+from app.metering.transactions import revision
 
 app = typer.Typer(no_args_is_help=True, help="The database: from SQLite to PostgreSQL.")
 
@@ -36,6 +37,13 @@ def copy(
     total = with_database(work)
     next_step = "Set metering.database_url (TOLLGATE_METERING__DATABASE_URL) and start the server."
     say({"rows": total}, f"{total} rows copied. {next_step}", as_json)
+
+
+@app.command()
+def upgrade(as_json: AsJson = False) -> None:
+    """Bring the schema to this release's, as a server's start does; servers of the release before may run on."""
+    at = read(revision)
+    say({"revision": at}, f"The schema is at {at}.", as_json)
 
 
 @app.command()

@@ -1,8 +1,10 @@
 """Threads that run transactions: one writer that commits in groups (SQLite), or a few with a connection each."""
 
+import logging
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -10,11 +12,14 @@ from typing import Any, TypeVar
 
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, NoSuchModuleError, OperationalError
 
 from app.errors import SettingsError, StorageUnavailable
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_MS = 10_000
@@ -25,17 +30,60 @@ STATEMENT_TIMEOUT_MS = 10_000
 ATTEMPTS = 5
 CHECKPOINT = "PRAGMA wal_checkpoint(TRUNCATE)"
 MIGRATION_LOCK = 7_061_001
+LOCK_TIMEOUT_MS = 2000
+LOCK_NOT_AVAILABLE = "55P03"
+MIGRATION_PAUSE_S = 0.5
 SERIALISATION_FAILURES = ("40001", "40P01")
 
 
-def migrate(connection: Connection) -> None:
-    """Bring the schema to the newest migration, one process at a time."""
-    if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
+def own_release() -> Config:
+    """Alembic's settings for the migrations of this release."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
+    return config
+
+
+def migrate(connection: Connection, release: Config | None = None) -> None:
+    """Bring the schema to the newest migration of a release, one process at a time.
+
+    A schema of a newer release is left as it is: migrations only add. On PostgreSQL a migration takes the time it
+    takes, but gives up where it would have to wait for somebody's lock, since everybody else would wait behind it.
+    """
+    config = release or own_release()
     config.attributes["connection"] = connection
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+    at = revision(connection)
+    known = {one.revision for one in ScriptDirectory.from_config(config).walk_revisions()}
+    if at is not None and at not in known:
+        log.warning("the database has the schema of a newer release (%s); this one runs on it as it is", at)
+        return
     command.upgrade(config, "head")
+
+
+def bring_forward(engine: Engine, release: Config | None = None) -> None:
+    """Migrate; where somebody's locks stand in the way, let go of the own ones, and try again.
+
+    Raises OperationalError when they always do.
+    """
+    for attempt in range(ATTEMPTS):
+        try:
+            with engine.begin() as connection:
+                migrate(connection, release)
+            return
+        except OperationalError as cause:
+            state = getattr(cause.orig, "sqlstate", None)
+            if state not in (LOCK_NOT_AVAILABLE, *SERIALISATION_FAILURES) or attempt == ATTEMPTS - 1:
+                raise
+            log.warning("the migration stands back from a lock that others hold, and is tried again")
+            time.sleep(MIGRATION_PAUSE_S)
+
+
+def revision(connection: Connection) -> str | None:
+    """The last migration that the schema has."""
+    return MigrationContext.configure(connection).get_current_revision()
 
 
 Job = tuple[Callable[[Connection], Any], "Future[Any]"]
@@ -194,8 +242,11 @@ class PostgresThreads:
                 url, pool_size=self._connections, max_overflow=0, pool_pre_ping=True,
                 connect_args={"connect_timeout": CONNECT_TIMEOUT_S, "options": options},
             )  # fmt: skip
-            with engine.begin() as connection:
-                migrate(connection)
+            try:
+                bring_forward(engine)
+            except DatabaseError:
+                engine.dispose()
+                raise
         except (ImportError, NoSuchModuleError) as cause:
             raise SettingsError("PostgreSQL needs psycopg: pip install 'tollgate[postgres]'") from cause
         except ArgumentError as cause:
