@@ -33,7 +33,7 @@ from app.api import (
 )
 from app.api.access import AccessLog
 from app.api.admin_acting import Desk
-from app.api.context import request_id_of
+from app.api.context import NO_ROUTE, request_id_of
 from app.api.disconnect import ClientGone
 from app.api.errors import REFUSALS, answer_of
 from app.api.huggingface.model_paths import ModelPaths
@@ -257,7 +257,7 @@ async def as_envelope(request: Request, error: Exception) -> Response:
     if isinstance(error, ClientGone | ClientDisconnect):
         return Response(status_code=CLOSED_REQUEST)
     if isinstance(error, HTTPException):
-        known = {404: NotFound("There is nothing at this address; GET /docs lists the routes.")}
+        known = {404: NotFound(NO_ROUTE)}
         shown = known.get(error.status_code) or InvalidRequest(str(error.detail))
         answer = answer_of(shown)
         return JSONResponse(answer.body, error.status_code, {**answer.headers, **(error.headers or {})})

@@ -9,10 +9,12 @@ from fastapi import Depends, Request
 
 from app.admission.authenticate import Principal, is_within
 from app.api.conduct import timeout_of
+from app.errors import NotAllowed, NotFound
 from app.serving import Serving
 
 CLIENT_ID = re.compile(r"[\x21-\x7e]{1,512}")
 CLIENT_ID_HEADERS = ("x-request-id", "x-client-request-id")
+NO_ROUTE = "There is nothing at this address; GET /docs lists the routes."
 SCHEMES = ("bearer", "deepl-auth-key")
 
 
@@ -41,10 +43,22 @@ def peer_of(request: Request, trusted: Sequence[ipaddress.IPv4Network | ipaddres
     return peer
 
 
+def is_from_operators(request: Request) -> bool:
+    """Whether the caller's address is one that operators' routes and keys may be used from."""
+    api = request.app.state.settings.api
+    return not api.admin_networks or is_within(peer_of(request, api.trusted_proxies), tuple(api.admin_networks))
+
+
 async def authenticated(request: Request, *, key_in_body: str | None = None) -> Principal:
-    """Raises what Authenticator.authenticate does. Runs before the body is looked at."""
+    """Raises what Authenticator.authenticate does, and NotAllowed for an admin's key that is used where it may not be.
+
+    Runs before the body is looked at.
+    """
     peer = peer_of(request, request.app.state.settings.api.trusted_proxies)
-    return await serving_of(request).authenticate(presented_key(request) or key_in_body, peer)
+    principal = await serving_of(request).authenticate(presented_key(request) or key_in_body, peer)
+    if principal.is_admin and not is_from_operators(request):
+        raise NotAllowed("This API key may not be used from this network address.")
+    return principal
 
 
 async def caller(request: Request) -> Principal:
@@ -62,7 +76,9 @@ async def admitted(request: Request, *, key_in_body: str | None = None) -> Princ
 
 
 async def admin(request: Request) -> Principal:
-    """Raises NotAllowed unless the key is an admin's."""
+    """Raises NotAllowed unless the key is an admin's, NotFound where there are no routes for operators."""
+    if not is_from_operators(request):
+        raise NotFound(NO_ROUTE)
     principal = await authenticated(request)
     principal.require_admin()
     return principal
