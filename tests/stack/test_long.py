@@ -16,7 +16,7 @@ from deploy.stack import Stack
 from tests.stack.books import assert_balanced
 from tests.stack.clients import Crowd, crowd_at
 from tests.stack.conftest import stack_of
-from tests.stack.test_replicas import engine_of
+from tests.stack.test_replicas import children_of, engine_of
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(4000)]
 MEASURED_S = 10.0
@@ -38,15 +38,36 @@ def redis_calls(stack: Stack) -> int:
     return int(next(line.split(":")[1] for line in told.splitlines() if line.startswith("total_commands_processed")))
 
 
-async def measured(stack: Stack, customers: int) -> tuple[float, float, float]:
-    """Requests a second, PostgreSQL commits and Redis commands a request."""
+def processor_seconds(stack: Stack) -> dict[str, float]:
+    """Spent so far by each part, with all that it started; the customers are this process."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    roots = {
+        "PostgreSQL": [stack.postgres.pid], "Redis": [stack.redis.pid], "nginx": [stack.nginx.pid],
+        "engines": [engine_of(stack, index) for index in range(stack.replica_count)],
+        "replicas' HTTP": [replica.pid for replica in stack.replicas], "customers": [os.getpid()],
+    }  # fmt: skip
+    found = dict.fromkeys(roots, 0.0)
+    for name, pids in roots.items():
+        workers = [child for pid in pids for child in children_of(pid)] if name in ("PostgreSQL", "nginx") else []
+        for process in (*pids, *workers):
+            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+            found[name] += (int(fields[11]) + int(fields[12])) / ticks
+    return found
+
+
+async def measured(stack: Stack, customers: int) -> tuple[float, float, float, dict[str, float]]:
+    """Requests a second, PostgreSQL commits and Redis commands a request, and milliseconds of processor by part."""
     key = await asyncio.to_thread(stack.new_key, tenant="t" + secrets.token_hex(4))
     async with crowd_at(stack.url, key, customers) as crowd:
-        before = len(crowd.calls), commits(stack), redis_calls(stack), time.monotonic()
+        before, spent = (
+            (len(crowd.calls), commits(stack), redis_calls(stack), time.monotonic()),
+            processor_seconds(stack),
+        )
         await asyncio.sleep(MEASURED_S)
         count = len(crowd.calls) - before[0]
         seconds = time.monotonic() - before[3]
-        found = count / seconds, (commits(stack) - before[1]) / count, (redis_calls(stack) - before[2]) / count
+        parts = {name: 1000 * (now - spent[name]) / count for name, now in processor_seconds(stack).items()}
+        found = count / seconds, (commits(stack) - before[1]) / count, (redis_calls(stack) - before[2]) / count, parts
     assert not crowd.failed, crowd.told()
     return found
 
@@ -63,6 +84,10 @@ async def test_two_replicas_against_one_on_the_same_cores(stack: Stack, checkpoi
         shutil.rmtree(folder, ignore_errors=True)
     print(f"\n{os.cpu_count()} cores shared with 64 customers: two replicas {both[0]:.1f} requests/s, one {one[0]:.1f}")
     print(f"a request: {both[1]:.2f} commits in PostgreSQL, {both[2]:.2f} commands in Redis")
+    for name, cost in (("two replicas", both), ("one", one)):
+        busy = sum(cost[3].values()) * cost[0] / 1000 / (os.cpu_count() or 1)
+        shown = ", ".join(f"{part} {spent:.1f}" for part, spent in sorted(cost[3].items(), key=lambda one: -one[1]))
+        print(f"{name}, ms of processor a request ({busy:.0%} of {os.cpu_count()} cores): {shown}")
     assert both[0] > 0.5 * one[0]
 
 
