@@ -25,7 +25,7 @@ test: install
 
 # The long ones: 20 kills under 32 streams, 10,000 cases of the OpenAPI document. Some minutes.
 test-faults: install
-	$(BIN)/pytest -m fault_long tests/faults tests/wire
+	$(BIN)/pytest -m fault_long tests
 
 # The compose stack as plain processes, from the files under deploy/: nginx, two replicas, PostgreSQL, Redis, Prometheus.
 stack: install

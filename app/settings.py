@@ -99,7 +99,7 @@ def load_settings(flags: dict[str, Any] | None = None, *, file: Path | None = No
         raise SettingsError(first_fault(cause)) from cause
     except BadVariable as cause:
         raise SettingsError(" ".join(str(cause).split())) from cause
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as cause:
+    except (yaml.YAMLError, OSError, ValueError, TypeError) as cause:  # the last two: YAML that is no mapping
         raise SettingsError(f"{path} cannot be read: {' '.join(str(cause).split())}") from cause
     return settings.model_copy(update={"home": settings.home.expanduser().resolve()})
 

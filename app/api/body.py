@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from typing import Any, NoReturn, TypeVar, cast
 
 from fastapi import Request
@@ -60,9 +61,9 @@ def model_of(request: Request, found: dict[str, Any], model: type[B]) -> B:
 
 async def read_bytes(request: Request, bytes_max: int) -> bytes:
     """The body, read no further than `bytes_max`. Raises RequestTooLarge."""
-    declared = request.headers.get("content-length", "0")
-    if declared.isdecimal() and int(declared) > bytes_max:
-        raise RequestTooLarge(f"The body has {int(declared):,} bytes; at most {bytes_max:,} are accepted.")
+    declared = length_of(request.headers.get("content-length", "0"))
+    if declared is not None and declared > bytes_max:
+        raise RequestTooLarge(f"The body has {declared:,} bytes; at most {bytes_max:,} are accepted.")
     parts: list[bytes] = []
     size = 0
     async for part in request.stream():
@@ -71,6 +72,11 @@ async def read_bytes(request: Request, bytes_max: int) -> bytes:
             raise RequestTooLarge(f"The body has more than {bytes_max:,} bytes, which is the most that is accepted.")
         parts.append(part)
     return b"".join(parts)
+
+
+def length_of(text: str) -> int | None:
+    """A number of bytes out of a header; None when it is none that a body could have."""
+    return int(text) if re.fullmatch(r"[0-9]{1,15}", text) else None
 
 
 def refuse_constant(name: str) -> NoReturn:

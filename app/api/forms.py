@@ -19,19 +19,23 @@ async def read_form(
     Raises InvalidRequest or RequestTooLarge.
     """
     raw = await read_bytes(request, request.app.state.settings.api.body_bytes_max)
-    found = fields_of(request.url.query, lists) if has_query else {}
+    found = fields_of(ascii_of(request.scope["query_string"], "query"), lists) if has_query else {}
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if not raw:
         return found
     if kind == "multipart/form-data":
         raise InvalidRequest("multipart bodies are not read; send JSON or application/x-www-form-urlencoded")
     if kind == "application/x-www-form-urlencoded":
-        try:
-            text = raw.decode("ascii")
-        except UnicodeDecodeError as cause:
-            raise InvalidRequest("the body is no form: it holds bytes beyond ASCII") from cause
-        return found | fields_of(text, lists)
+        return found | fields_of(ascii_of(raw, "body"), lists)
     return found | parsed(raw)
+
+
+def ascii_of(raw: bytes, where: str) -> str:
+    """A form as it was sent, still escaped. Raises InvalidRequest."""
+    try:
+        return raw.decode("ascii")
+    except UnicodeDecodeError as cause:
+        raise InvalidRequest(f"the {where} is no form: it holds bytes beyond ASCII") from cause
 
 
 def fields_of(text: str, lists: frozenset[str]) -> dict[str, Any]:

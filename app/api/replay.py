@@ -132,7 +132,7 @@ class Idempotency:
     async def _claim(self, request: Request, tenant_id: str, key: str, body: bytes) -> Claim:
         """Raises IdempotencyMismatch, IdempotencyInProgress or ReplayUnavailable when there is nothing to do."""
         serving = serving_of(request)
-        fingerprint = fingerprint_of(key, path=request.url.path, body=body)
+        fingerprint = fingerprint_of(key, path=request.scope["path"], body=body)
         found = await serving.books.database.run(
             lambda connection: claim(
                 connection, tenant_id=tenant_id, key=key, fingerprint=fingerprint, request_id=request_id_of(request),

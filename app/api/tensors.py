@@ -16,7 +16,7 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.body import parsed, read_bytes
+from app.api.body import length_of, parsed, read_bytes
 from app.errors import InvalidRequest, RequestTooLarge, UnsupportedParameter
 
 HEADER_LENGTH = "inference-header-content-length"
@@ -88,9 +88,10 @@ async def read_parts(request: Request) -> tuple[dict[str, Any], bytes]:
     declared = request.headers.get(HEADER_LENGTH)
     if declared is None:
         return parsed(raw), b""
-    if not declared.isdecimal() or int(declared) > len(raw):
+    length = length_of(declared)
+    if length is None or length > len(raw):
         raise InvalidRequest(f"{HEADER_LENGTH} must be a number of bytes within the body", field=HEADER_LENGTH)
-    return parsed(raw[: int(declared)]), raw[int(declared) :]
+    return parsed(raw[:length]), raw[length:]
 
 
 def inflated(raw: bytes, bytes_max: int) -> bytes:
