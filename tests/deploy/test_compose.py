@@ -1,10 +1,12 @@
 """docker-compose.yml: it fits the schema of what it says, its files exist, its times fit the settings'."""
 
+import json
 import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
@@ -24,6 +26,18 @@ def seconds(text: str) -> float:
 def shared(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.delenv("TOLLGATE_CONFIG", raising=False)
     return load_settings(file=ROOT / "deploy/tollgate.yaml")
+
+
+SCHEMA = Path(__file__).parent / "schemas/compose-spec.json"
+"""Of github.com/compose-spec/compose-spec (Apache 2.0), commit 170098ba."""
+
+
+def test_it_fits_the_schema_of_compose_files() -> None:
+    check = jsonschema.Draft7Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
+    faults = [f"{fault.json_path}: {fault.message}" for fault in check.iter_errors(COMPOSE)]
+    assert not faults, faults
+    broken = COMPOSE | {"services": SERVICES | {"nginx": SERVICES["nginx"] | {"restarts": "always"}}}
+    assert not check.is_valid(broken)
 
 
 @pytest.mark.parametrize("name", SERVICES)

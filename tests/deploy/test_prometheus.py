@@ -69,6 +69,35 @@ def test_every_metric_that_is_asked_for_exists() -> None:
     assert used <= shown_names() | recorded, sorted(used - shown_names() - recorded)
 
 
+def test_the_dashboard_s_queries_can_be_read_by_prometheus(tmp_path: Path) -> None:
+    queries = [target["expr"] for panel in BOARD["panels"] for target in panel.get("targets", [])]
+    plain = [re.sub(r"\$__\w+", "5m", query).replace("$instance", ".*").replace("$model", ".*") for query in queries]
+    assert len(plain) > 20 and not any("$" in query for query in plain)
+    rules = [{"record": f"panel:{number}", "expr": query} for number, query in enumerate(plain)]
+    (tmp_path / "rules.yml").write_text(
+        yaml.safe_dump({"groups": [{"name": "board", "rules": rules}]}), encoding="utf-8"
+    )
+    promtool("check", "rules", "--lint=none", str(tmp_path / "rules.yml"))
+
+
+def test_the_dashboard_is_one_that_grafana_provisions() -> None:
+    """Ids that are unique, and the source that is provisioned beside it."""
+    provisioned = yaml.safe_load((ROOT / "deploy/grafana/provisioning/datasources/prometheus.yml").read_text())
+    [source] = provisioned["datasources"]
+    assert BOARD["uid"] == "tollgate" and BOARD["schemaVersion"] >= 36 and "id" not in BOARD
+    panels: list[dict[str, Any]] = BOARD["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    asking = [panel for panel in panels if panel["type"] != "row"]
+    for panel in [*asking, *BOARD["templating"]["list"]]:
+        assert panel["datasource"] == {"type": source["type"], "uid": source["uid"]}, panel
+    for panel in asking:
+        ids = [target["refId"] for target in panel["targets"]]
+        assert ids and len(set(ids)) == len(ids) and panel["title"] and panel["fieldConfig"]["defaults"]["unit"], panel
+    names = {variable["name"] for variable in BOARD["templating"]["list"]}
+    used = {name for text in expressions() for name in re.findall(r"\$(\w+)", text)}
+    assert used <= names | {"__rate_interval", "__range"}, used - names
+
+
 def test_every_outcome_that_is_asked_for_is_an_error_s_code() -> None:
     codes = {found.code for found in every_class()} | {"failed"}
     asked = [outcomes for text in expressions() for outcomes in re.findall(r'outcome=~"([^"]*)"', text)]
