@@ -44,8 +44,10 @@ def peer_of(request: Request, trusted: Sequence[ipaddress.IPv4Network | ipaddres
 
 
 def is_from_operators(request: Request) -> bool:
-    """Whether the caller's address is one that operators' routes and keys may be used from."""
+    """Whether operators' routes and keys may be used from the caller's address, on the port that was asked."""
     api = request.app.state.settings.api
+    if api.admin_port is not None and request.scope["server"][1] != api.admin_port:
+        return False
     return not api.admin_networks or is_within(peer_of(request, api.trusted_proxies), tuple(api.admin_networks))
 
 
@@ -57,7 +59,7 @@ async def authenticated(request: Request, *, key_in_body: str | None = None) -> 
     peer = peer_of(request, request.app.state.settings.api.trusted_proxies)
     principal = await serving_of(request).authenticate(presented_key(request) or key_in_body, peer)
     if principal.is_admin and not is_from_operators(request):
-        raise NotAllowed("This API key may not be used from this network address.")
+        raise NotAllowed("This API key may not be used from this network address, or on this port.")
     return principal
 
 

@@ -18,6 +18,12 @@ class ApiSettings(BaseModel):
         default_factory=list, description="Networks that operators' routes and keys may be used from; elsewhere the "
         "routes do not exist and the keys are refused. [] is everywhere."
     )  # fmt: skip
+    admin_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="A port for operators' routes and keys alone: on `port` there are none.",
+    )
     body_bytes_max: int = Field(default=2 * 2**20, ge=1024, description="Largest request body.")
     connections_max: int = Field(default=4096, ge=1, description="Open connections a process; more get 503.")
     header_bytes_max: int = Field(default=32 * 2**10, ge=1024, description="Largest head of a request, with its URL.")

@@ -17,6 +17,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.api.guard import guarded
+from app.cli.listening import listen_all
 from app.errors import TollgateError
 from app.observability import logs
 from app.settings import Settings, load_settings, printed
@@ -132,11 +133,12 @@ def serve(
         app = build_app(settings)
         if not asyncio.run(wait_for_database(settings)):
             raise typer.Exit(0)
+        listeners = None if settings.api.admin_port is None else listen_all(settings.api)
     except TollgateError as error:
         typer.echo(f"tollgate: {error.message}", err=True)
         raise typer.Exit(1) from error
     server = server_of(app, settings, is_welcoming=is_welcoming)
-    server.run()
+    server.run(sockets=listeners)
     logging.getLogger(__name__).info("stopped")
     raise typer.Exit(0 if server.started and not server.force_exit else 1)
 

@@ -23,7 +23,7 @@ GOODBYE_S = 1
 class Room(uvicorn.Server):
     """Holds the port, until `leave`. A signal sets `is_asked_to_end`."""
 
-    def __init__(self, settings: Settings, listener: socket.socket | None) -> None:
+    def __init__(self, settings: Settings, listeners: list[socket.socket] | None) -> None:
         api = settings.api
         super().__init__(
             uvicorn.Config(
@@ -32,7 +32,7 @@ class Room(uvicorn.Server):
             )
         )  # fmt: skip
         self.is_asked_to_end = asyncio.Event()
-        self._serving = asyncio.create_task(self.serve(None if listener is None else [listener.dup()]))
+        self._serving = asyncio.create_task(self.serve(listeners and [listener.dup() for listener in listeners]))
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """See uvicorn, which would end by the signal."""
@@ -44,11 +44,11 @@ class Room(uvicorn.Server):
         await self._serving
 
 
-async def wait_for_database(settings: Settings, *, listener: socket.socket | None = None) -> bool:
+async def wait_for_database(settings: Settings, *, listeners: list[socket.socket] | None = None) -> bool:
     """Whether the database is open, its schema the newest; False when a signal asked for the end before.
 
     Raises StorageUnavailable when PostgreSQL is away for metering.start_wait_s, or a file cannot be opened;
-    SettingsError for what waiting does not mend. `listener` is the socket to answer on where there is one already.
+    SettingsError for what waiting does not mend. `listeners` are the sockets to answer on where there are some already.
     """
     give_up_s = time.monotonic() + settings.metering.start_wait_s
     pause_s = PAUSE_S
@@ -65,7 +65,7 @@ async def wait_for_database(settings: Settings, *, listener: socket.socket | Non
                 log.warning("%s; it is asked again in %.1f s", error.message, pause_s)
             finally:
                 await database.close()
-            room = room or Room(settings, listener)
+            room = room or Room(settings, listeners)
             await asyncio.wait((asyncio.create_task(room.is_asked_to_end.wait()),), timeout=pause_s)
             if room.is_asked_to_end.is_set():
                 return False

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from app.admission.mapped_buckets import make_file
+from app.cli.listening import listen_all
 from app.cli.serve import CUT_OFF_S, server_of
 from app.cli.waiting import wait_for_database
 from app.engine.transports.process import EngineProcess, KeptProcess, await_stdin_end, own_environment
@@ -27,7 +28,6 @@ from app.secret import REVEALED
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
-BACKLOG = 2048
 LIMITS_NAME = "limits"
 """Of the file, beside the engine's socket, in which the workers count rate limits together."""
 ENGINE_CLOSE_S = 5.0
@@ -38,10 +38,10 @@ async def run_workers(settings: Settings, *, is_welcoming: bool) -> int:
     """Keep the engine and the workers until a signal asks for the end; returns the exit code."""
     if settings.engine.transport != "child":
         raise SettingsError("several workers share an engine of its own process: set engine.transport to child")
-    listener = listen(settings.api.host, settings.api.port)
-    settings = with_port(settings, listener.getsockname()[1])
+    listeners = listen_all(settings.api)
+    settings = with_port(settings, listeners[0].getsockname()[1])
     build_app(settings)  # a wrong catalogue stops the start here, in one line
-    if not await wait_for_database(settings, listener=listener):
+    if not await wait_for_database(settings, listeners=listeners):
         return 0
     database = open_database(settings)
     await database.open()
@@ -61,7 +61,7 @@ async def run_workers(settings: Settings, *, is_welcoming: bool) -> int:
     counters.mkdir()
     make_file(engine.folder / LIMITS_NAME, workers=settings.api.workers)
     workers = [
-        worker_process(settings, number, listener, engine, counters, is_welcoming=is_welcoming and number == 1)
+        worker_process(settings, number, listeners, engine, counters, is_welcoming=is_welcoming and number == 1)
         for number in range(1, settings.api.workers + 1)
     ]
     try:
@@ -70,7 +70,8 @@ async def run_workers(settings: Settings, *, is_welcoming: bool) -> int:
         log.info("%d workers listen on http://%s:%d", len(workers), settings.api.host, settings.api.port)
         await asked.wait()
     finally:
-        listener.close()
+        for listener in listeners:
+            listener.close()
         abort = asyncio.create_task(kill_when(aborted, (*workers, engine)))
         drain_s = settings.api.drain_delay_s + settings.api.drain_s + DRAIN_MARGIN_S
         await asyncio.gather(*(worker.close(timeout_s=drain_s) for worker in workers))
@@ -87,37 +88,25 @@ async def kill_when(aborted: asyncio.Event, processes: Iterable[KeptProcess]) ->
         process.signal(signal.SIGKILL)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """The socket that the workers accept from. Raises SettingsError when the address cannot be had."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(BACKLOG)
-    except OSError as cause:
-        raise SettingsError(f"cannot listen on {host}:{port}: {cause}; choose another --host or --port") from cause
-    return listener
-
-
 def with_port(settings: Settings, port: int) -> Settings:
     """The settings with the port that was found."""
     return settings.model_copy(update={"api": settings.api.model_copy(update={"port": port})})
 
 
 def worker_process(
-    settings: Settings, number: int, listener: socket.socket, engine: EngineProcess, counters: Path, *,
+    settings: Settings, number: int, listeners: list[socket.socket], engine: EngineProcess, counters: Path, *,
     is_welcoming: bool,
 ) -> KeptProcess:  # fmt: skip
     """Worker `number`, not yet started. A restarted one bears the same name, and settles what it left open."""
+    descriptors = [listener.fileno() for listener in listeners]
     order = {
-        "settings": settings.model_dump(mode="json", context=REVEALED), "worker": number, "listener": listener.fileno(),
+        "settings": settings.model_dump(mode="json", context=REVEALED), "worker": number, "listeners": descriptors,
         "engine": str(engine.socket), "is_welcoming": is_welcoming,
     }  # fmt: skip
     return KeptProcess(
         name=f"worker {number}", command=(sys.executable, "-m", "app.cli.workers"),
         environment=own_environment() | {PROCESSES_FOLDER: str(counters)},
-        first_line=json.dumps(order).encode() + b"\n", pass_fds=(listener.fileno(),), stdout=None,
+        first_line=json.dumps(order).encode() + b"\n", pass_fds=tuple(descriptors), stdout=None,
     )  # fmt: skip
 
 
@@ -140,7 +129,7 @@ def main() -> None:
         server.handle_exit(signal.SIGTERM, None)
 
     threading.Thread(target=drain_at_end, name="tollgate-parent", daemon=True).start()
-    server.run(sockets=[socket.socket(fileno=order["listener"])])
+    server.run(sockets=[socket.socket(fileno=descriptor) for descriptor in order["listeners"]])
 
 
 if __name__ == "__main__":
