@@ -5,19 +5,26 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from app.engine.client import EngineClient
-from app.engine.events import Event, FailedEvent, FinishedEvent, JobUsage
+from app.engine.events import Event, FailedEvent, FinishedEvent, FinishReason, JobUsage
 from app.engine.jobs import Job
+
+JOBS_AT_ONCE = 256
+"""Of one request in the engine's hands: a long list of texts must not fill the line in which all customers wait."""
 
 
 class JobSession:
     """The merged events of several jobs, and what each has used."""
 
-    def __init__(self, engine: EngineClient, jobs: Sequence[Job], *, watch: Callable[[Event], None]) -> None:
+    def __init__(
+        self, engine: EngineClient, jobs: Sequence[Job], *, watch: Callable[[Event], None], at_once: int
+    ) -> None:
         self._engine = engine
         self._watch = watch
         self._usage: dict[str, JobUsage | None] = {job.id: None for job in jobs}
         self._queue: asyncio.Queue[Event] = asyncio.Queue(maxsize=max(1, len(jobs)))
-        self._readers = [asyncio.create_task(self._read(engine.submit(job))) for job in jobs]
+        self._places = asyncio.Semaphore(at_once)
+        self._unsent = {job.id for job in jobs}
+        self._readers = [asyncio.create_task(self._read(job)) for job in jobs]
 
     async def events(self) -> AsyncIterator[Event]:
         """Every job's events as they come, until each has had its terminal one. Every event passes a checkpoint."""
@@ -44,14 +51,25 @@ class JobSession:
 
     async def cancel(self, job_id: str) -> None:
         """End one job; its terminal event still comes."""
+        self._unsent.discard(job_id)
         await self._engine.cancel(job_id)
 
-    async def _read(self, events: AsyncIterator[Event]) -> None:
-        async for event in events:
-            self._watch(event)
-            if isinstance(event, FinishedEvent | FailedEvent):
-                self._usage[event.job_id] = event.usage
-            await self._queue.put(event)
+    async def _read(self, job: Job) -> None:
+        async with self._places:
+            async for event in self._submitted(job):
+                self._watch(event)
+                if isinstance(event, FinishedEvent | FailedEvent):
+                    self._usage[event.job_id] = event.usage
+                await self._queue.put(event)
+
+    async def _submitted(self, job: Job) -> AsyncIterator[Event]:
+        """The job's events; of one that was cancelled before it was sent, the last alone."""
+        if job.id not in self._unsent:
+            yield FinishedEvent(job_id=job.id, reason=FinishReason.CANCELLED, usage=JobUsage())
+            return
+        self._unsent.discard(job.id)
+        async for event in self._engine.submit(job):
+            yield event
 
     async def _drain(self) -> None:
         while not all(reader.done() for reader in self._readers):
@@ -63,7 +81,7 @@ class JobSession:
         """Cancel what still runs and await its end, at most `timeout_s`; no task outlives this."""
         for job_id, usage in self._usage.items():
             if usage is None:
-                await self._engine.cancel(job_id)
+                await self.cancel(job_id)
         try:
             await asyncio.wait_for(self._drain(), timeout_s)
         except TimeoutError:
@@ -75,13 +93,13 @@ class JobSession:
 @asynccontextmanager
 async def open_jobs(
     engine: EngineClient, jobs: Sequence[Job], *, cancel_timeout_s: float = 5.0,
-    watch: Callable[[Event], None] = lambda event: None,
+    watch: Callable[[Event], None] = lambda event: None, at_once: int = JOBS_AT_ONCE,
 ) -> AsyncGenerator[JobSession]:  # fmt: skip
     """Submit `jobs`; the scope's end, however it comes, cancels what still runs. The clean-up is shielded.
 
-    `watch` sees every event when it comes from the engine.
+    `watch` sees every event when it comes from the engine, which has at most `at_once` of the jobs.
     """
-    session = JobSession(engine, jobs, watch=watch)
+    session = JobSession(engine, jobs, watch=watch, at_once=at_once)
     try:
         yield session
     finally:

@@ -38,6 +38,8 @@ HEADS = {
 }
 FAMILIES = {Head.GENERATE: "gpt2", Head.TRANSLATE: "marian"}
 """Every other head stands on a BERT."""
+INPUTS_MAX = 64
+VECTORS_MAX = 2048
 
 
 class Strict(BaseModel):
@@ -72,7 +74,15 @@ class FileBody(Strict):
 class LimitsBody(Strict):
     input_tokens_max: int | None = Field(default=None, ge=1)
     output_tokens_max: int | None = Field(default=None, ge=1)
-    batch_inputs_max: int = Field(default=64, ge=1)
+    batch_inputs_max: int | None = Field(
+        default=None, ge=1, description=f"Texts of one request; null: {VECTORS_MAX} for vectors, what OpenAI's clients "
+        f"may send, else {INPUTS_MAX}."
+    )  # fmt: skip
+
+    def limits_of(self, task: TaskName) -> Limits:
+        """With what holds for a model of that task where nothing is said."""
+        most = VECTORS_MAX if task is TaskName.EMBEDDING else INPUTS_MAX
+        return Limits(**self.model_dump() | {"batch_inputs_max": self.batch_inputs_max or most})
 
 
 class LanguagesBody(Strict):
@@ -136,7 +146,7 @@ class ModelBody(Strict):
             licence=self.licence, precision=self.precision, load=self.load, is_enabled=self.enabled,
             is_pinned=self.pinned, allow_pickle=self.allow_pickle, is_free=self.free,
             files=tuple(PinnedFile(path=f.path, sha256=f.sha256, size=f.size) for f in self.files),
-            limits=Limits(**self.limits.model_dump()), labels=self.labels,
+            limits=self.limits.limits_of(self.task), labels=self.labels,
             languages=None if languages is None else Languages(source=languages.source, target=languages.target),
             no_answer_threshold=self.no_answer_threshold, chat_template=self.chat_template,
         )  # fmt: skip

@@ -16,7 +16,10 @@ def test_langchain_speaks_with_every_kind_of_model(live: Live, key: str) -> None
     assert kind.endswith("RequestError") and "tools are not supported" in message
     kind, message = found["no_template"]
     assert kind.endswith("RequestError") and "has no chat template" in message
-    assert all(entry["outcome"] == "finished" for entry in live.entries(key, count=8))
+    assert found["many"] == 1100
+    entries = live.entries(key, count=10)
+    assert len(entries) == 10 and all(entry["outcome"] == "finished" for entry in entries)
+    assert sum(entry["task"] == "feature-extraction" for entry in entries) == 4, "1,100 texts are two requests"
 
 
 def test_langchain_huggingface_speaks_with_every_kind_of_model(live: Live, key: str) -> None:

@@ -15,6 +15,7 @@ from app.admission.authenticate import Principal
 from app.api.aliases import model_named
 from app.api.disconnect import unless_hung_up
 from app.api.errors import answer_of
+from app.api.numbers import numbers_response
 from app.api.receipts import cost_headers
 from app.api.stream import event
 from app.errors import (
@@ -37,7 +38,8 @@ UNPROCESSABLE = 422
 TYPES = {Kind.INVALID: "validation", Kind.TOO_LARGE: "validation", Kind.MISMATCH: "validation"}
 """What clients know besides: generation, incomplete_generation, overloaded. Other refusals have no type, because
 huggingface_hub takes any that it does not know for a failed generation, and would hide the status."""
-LISTED_MAX = 100
+LISTED_MAX = 2048
+"""What a body may list at most; a model's own limit is tighter, and told by /info as `max_client_batch_size`."""
 
 
 def type_of(error: TollgateError) -> str | None:
@@ -148,7 +150,7 @@ class Ran:
 
     def answer(self, body: Any, **more: str) -> Response:
         """`body` with the headers."""
-        return JSONResponse(body, headers=self.headers | more)
+        return numbers_response(body, self.headers | more)
 
 
 def refuse_given(what: str, **given: Any) -> None:

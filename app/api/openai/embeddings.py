@@ -5,13 +5,14 @@ import struct
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
 
 from app.api.body import read_body
 from app.api.context import Caller, RequestId, Rooms
 from app.api.disconnect import unless_hung_up
 from app.api.native import TRUNCATE, folded, schema
+from app.api.numbers import numbers_response
 from app.api.openai.envelope import cost_json, model_of
 from app.api.receipts import cost_headers
 from app.registry.model import TaskName
@@ -61,7 +62,7 @@ router = APIRouter(prefix="/v1", tags=["openai"])
 
 
 @router.post("/embeddings", openapi_extra=schema(EmbeddingBody), summary="Turn texts into vectors")
-async def embeddings(request: Request, principal: Caller, serving: Rooms, request_id: RequestId) -> JSONResponse:
+async def embeddings(request: Request, principal: Caller, serving: Rooms, request_id: RequestId) -> Response:
     """One vector a text, in the order of the inputs."""
     body = await read_body(request, EmbeddingBody)
     model = model_of(request, body.model, TaskName.EMBEDDING, serving=serving, principal=principal)
@@ -76,4 +77,5 @@ async def embeddings(request: Request, principal: Caller, serving: Rooms, reques
         for one in results
     ]
     usage = {"prompt_tokens": receipt.input_tokens, "total_tokens": receipt.input_tokens} | cost_json(receipt)
-    return JSONResponse({"object": "list", "model": model, "data": data, "usage": usage}, headers=cost_headers(receipt))
+    answer = {"object": "list", "model": model, "data": data, "usage": usage}
+    return numbers_response(answer, cost_headers(receipt))

@@ -19,9 +19,11 @@ try:
     plain = ChatOpenAI(model="tiny-gpt2", **place).invoke("hello").content
 except Exception as error:
     plain = [type(error).__name__, str(error)]
+many = vectors.embed_documents([f"hello {number}" for number in range(1100)])
 print(
     json.dumps(
         {
+            "many": len(many),
             "text": texts.invoke("hello world"),
             "streamed": list(texts.stream("hello world")),
             "batch": texts.batch(["hello world", "one two"]),
