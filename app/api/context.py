@@ -54,8 +54,11 @@ def is_from_operators(request: Request) -> bool:
 async def authenticated(request: Request, *, key_in_body: str | None = None) -> Principal:
     """Raises what Authenticator.authenticate does, and NotAllowed for an admin's key that is used where it may not be.
 
-    Runs before the body is looked at.
+    Runs before the body is looked at. What was refused before any route was asked (`api/replay.py`) is raised here, for
+    the dialect to dress.
     """
+    if (refused := getattr(request.state, "refused", None)) is not None:
+        raise refused
     peer = peer_of(request, request.app.state.settings.api.trusted_proxies)
     principal = await serving_of(request).authenticate(presented_key(request) or key_in_body, peer)
     if principal.is_admin and not is_from_operators(request):

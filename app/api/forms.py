@@ -19,6 +19,13 @@ async def read_form(
     Raises InvalidRequest or RequestTooLarge.
     """
     raw = await read_bytes(request, request.app.state.settings.api.body_bytes_max)
+    return form_of(request, raw, lists=lists, has_query=has_query)
+
+
+def form_of(
+    request: Request, raw: bytes, *, lists: frozenset[str] = frozenset(), has_query: bool = False
+) -> dict[str, Any]:
+    """The same of a body that was read before. Raises InvalidRequest."""
     found = fields_of(ascii_of(request.scope["query_string"], "query"), lists) if has_query else {}
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if not raw:

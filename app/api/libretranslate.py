@@ -25,6 +25,8 @@ from app.tasks.translation import Translation, TranslationRequest
 from app.text.languages import Guess, detect, name_of
 
 ROUTE = "/translate"
+KEYED = frozenset({ROUTE, "/detect"})
+"""Where a key may come in the body."""
 AUTO = "auto"
 DETECTED_MAX = 3
 ALTERNATIVES_MAX = 7
@@ -96,8 +98,13 @@ def detected(guess: Guess) -> dict[str, Any]:
 async def opened(request: Request) -> tuple[Principal, dict[str, Any]]:
     """Who asks, by the key in what was sent or in a header, and what was sent. Raises MissingKey or InvalidKey."""
     sent = await read_form(request, has_query=True)
+    return await admitted(request, key_in_body=key_of(sent)), sent
+
+
+def key_of(sent: dict[str, Any]) -> str | None:
+    """The key among what was sent."""
     key = sent.get("api_key")
-    return await admitted(request, key_in_body=key if isinstance(key, str) else None), sent
+    return key if isinstance(key, str) else None
 
 
 router = APIRouter(tags=["libretranslate"], route_class=route_in(refusal))

@@ -9,13 +9,13 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from fastapi.responses import JSONResponse
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.body import read_bytes
-from app.api.context import caller, request_id_of, serving_of
-from app.api.errors import answer_of
+from app.api.context import admitted, presented_key, request_id_of, serving_of
+from app.api.forms import form_of
+from app.api.libretranslate import KEYED, key_of
 from app.errors import (
     IdempotencyInProgress,
     IdempotencyMismatch,
@@ -114,15 +114,21 @@ class Idempotency:
         if key is None:
             await self._app(scope, receive, send)
             return
+        body = b""
         try:
             if not 0 < len(key) <= KEY_LENGTH_MAX:
                 raise InvalidRequest(f"an Idempotency-Key has 1 to {KEY_LENGTH_MAX} characters")
-            tenant_id = (await caller(request)).tenant_id
-            body = await read_bytes(request, self._body_bytes_max)
+            if is_keyed_by_body(request):
+                body = await read_bytes(request, self._body_bytes_max)
+                sent = form_of(request, body, has_query=True)
+                tenant_id = (await admitted(request, key_in_body=key_of(sent))).tenant_id
+            else:
+                tenant_id = (await admitted(request)).tenant_id
+                body = await read_bytes(request, self._body_bytes_max)
             found = await self._claim(request, tenant_id, key, body)
         except TollgateError as error:
-            answer = answer_of(error)
-            await JSONResponse(answer.body, answer.status, answer.headers)(scope, receive, send)
+            request.state.refused = error
+            await self._app(scope, again(body, receive), send)
             return
         if found.is_mine:
             await self._run(request, tenant_id, key, body, receive, send)
@@ -132,7 +138,9 @@ class Idempotency:
     async def _claim(self, request: Request, tenant_id: str, key: str, body: bytes) -> Claim:
         """Raises IdempotencyMismatch, IdempotencyInProgress or ReplayUnavailable when there is nothing to do."""
         serving = serving_of(request)
-        fingerprint = fingerprint_of(key, path=request.scope["path"], body=body)
+        query: bytes = request.scope["query_string"]
+        asked = request.scope["path"] + ("?" + query.decode("latin-1") if query else "")
+        fingerprint = fingerprint_of(key, path=asked, body=body)
         found = await serving.books.database.run(
             lambda connection: claim(
                 connection, tenant_id=tenant_id, key=key, fingerprint=fingerprint, request_id=request_id_of(request),
@@ -152,14 +160,7 @@ class Idempotency:
 
     async def _run(self, request: Request, tenant_id: str, key: str, body: bytes, receive: Receive, send: Send) -> None:
         """Run the request, and keep what it answers."""
-        recorded, is_given = Recorded(), False
-
-        async def given() -> Message:
-            nonlocal is_given
-            if is_given:
-                return await receive()
-            is_given = True
-            return {"type": "http.request", "body": body, "more_body": False}
+        recorded = Recorded()
 
         async def noted(message: Message) -> None:
             recorded.note(message)
@@ -167,7 +168,7 @@ class Idempotency:
 
         serving, request_id = serving_of(request), request_id_of(request)
         try:
-            await self._app(request.scope, given, noted)
+            await self._app(request.scope, again(body, receive), noted)
         finally:
             is_refused = recorded.status >= 400
             if recorded.status == 200 and recorded.is_whole:
@@ -179,6 +180,25 @@ class Idempotency:
                 )
             except StorageUnavailable:
                 log.warning("request %s: its Idempotency-Key stays in progress, the database is away", request_id)
+
+
+def is_keyed_by_body(request: Request) -> bool:
+    """Whether whoever asks is known by a field of the body alone."""
+    return request.scope["path"] in KEYED and presented_key(request) is None
+
+
+def again(body: bytes, receive: Receive) -> Receive:
+    """What gives a body that was read already, then what comes after it."""
+    is_given = False
+
+    async def given() -> Message:
+        nonlocal is_given
+        if is_given:
+            return await receive()
+        is_given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return given
 
 
 async def replay(answer: Recorded | None, request_id: str, scope: Scope, receive: Receive, send: Send) -> None:

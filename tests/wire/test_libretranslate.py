@@ -51,6 +51,21 @@ def test_the_query_is_read_too(live: Live, key: str) -> None:
     assert len(live.entries(key, count=1)) == 1
 
 
+@pytest.mark.parametrize("form", ["json", "data", "params"])
+def test_an_idempotency_key_goes_with_the_key_in_the_body(live: Live, key: str, form: str) -> None:
+    def sent(q: str, api_key: str = key) -> httpx.Response:
+        fields = {"q": q, "source": "en", "target": "de", "api_key": api_key}
+        headers = {"idempotency-key": "once"}
+        return httpx.post(live.url + "/translate", headers=headers, **{form: fields})  # pyright: ignore[reportArgumentType]
+
+    first, again, other, stranger = sent("hello"), sent("hello"), sent("good morning"), sent("hello", "nonsense")
+    assert first.status_code == 200 and first.json()["translatedText"]
+    assert again.content == first.content and again.headers["idempotency-replayed"] == "true"
+    assert other.status_code == 422 and "Idempotency-Key" in other.json()["error"], "LibreTranslate's own envelope"
+    assert stranger.status_code == 403 and isinstance(stranger.json()["error"], str)
+    assert len(live.entries(key, count=1)) == 1
+
+
 def test_errors_have_the_shape_that_clients_read(live: Live, key: str) -> None:
     with pytest.raises(HTTPError) as refused:
         LibreTranslateAPI(live.url, api_key="nonsense").translate("hello", "en", "de")
