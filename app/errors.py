@@ -13,7 +13,7 @@ TollgateError
 │   ├── Conflict   └── RequestCancelled
 ├── UnavailableError        the same request may succeed later
 │   ├── EngineOverloaded   ├── DeadlineUnreachable   ├── EngineLost   ├── ModelLoading   ├── ModelUnavailable
-│   ├── MemoryBudgetExceeded   ├── Draining   ├── StorageUnavailable   └── DeadlineExceeded
+│   ├── MemoryBudgetExceeded   ├── Draining   ├── StorageUnavailable   └── DeadlineExceeded ── OwnDeadlinePassed
 ├── OperatorError           the installation is wrong: stops a start or fails a command
 │   ├── SettingsError   ├── CatalogueError   ├── SourceError   └── VerificationFailed
 └── InternalError           a bug; the caller learns only that it happened
@@ -303,6 +303,10 @@ class DeadlineExceeded(TollgateError):
 
     code = "request_timeout"
     kind = Kind.TIMEOUT
+
+
+class OwnDeadlinePassed(DeadlineExceeded):
+    """The time that the request allowed itself has passed; what was done until then is charged."""
 
 
 class OperatorError(TollgateError):

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from app.errors import DeadlineExceeded
+from app.errors import OwnDeadlinePassed
 
 
 @dataclass(slots=True)
@@ -53,11 +53,9 @@ class Runs:
 
 @asynccontextmanager
 async def within(timeout_s: float | None) -> AsyncGenerator[None]:
-    """A client's deadline is a hang-up that was announced: the scope is cancelled. Raises DeadlineExceeded then."""
+    """A client's deadline is a hang-up that was announced: the scope is cancelled. Raises OwnDeadlinePassed then."""
     try:
         async with asyncio.timeout(timeout_s):
             yield
     except TimeoutError as cause:
-        raise DeadlineExceeded(
-            "The time that the request allowed itself has passed; what was done until then is charged."
-        ) from cause
+        raise OwnDeadlinePassed from cause

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from app.errors import InternalError, Kind, ReplayUnavailable, RequestCancelled, TollgateError
+from app.errors import InternalError, Kind, OwnDeadlinePassed, ReplayUnavailable, RequestCancelled, TollgateError
 
 STATUS = {
     Kind.INVALID: 400,
@@ -34,6 +34,8 @@ TYPE = {
     Kind.INTERNAL: "server_error",
 }
 """OpenAI's `type`; what is not named here is an invalid_request_error."""
+NOT_AGAIN = (ReplayUnavailable, RequestCancelled, OwnDeadlinePassed)
+"""What clients would ask for again by its status, to no use or to be charged twice."""
 MESSAGE_LENGTH_MAX = 500
 REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The request cannot be served as it is; the error names the field."},
@@ -77,7 +79,7 @@ def answer_of(error: Exception) -> ErrorAnswer:
     if known.retry_after_s is not None:
         headers["retry-after"] = str(max(1, math.ceil(known.retry_after_s)))
         headers["retry-after-ms"] = str(math.ceil(known.retry_after_s * 1000))
-    if known.kind is Kind.QUOTA or isinstance(known, ReplayUnavailable | RequestCancelled):
+    if known.kind is Kind.QUOTA or isinstance(known, NOT_AGAIN):
         headers["x-should-retry"] = "false"
     body = {
         "error": {

@@ -46,6 +46,10 @@ class Live:
         self._tenants[key] = tenant
         return key
 
+    def tenant_of(self, key: str) -> str:
+        """The customer's name."""
+        return self._tenants[key]
+
     def entries(self, key: str, *, count: int = 0) -> list[dict[str, Any]]:
         """What the ledger holds of a key, oldest first, once there are `count` of them."""
         return self.on_server(self._entries(self._tenants[key], count))

@@ -3,16 +3,20 @@
 import threading
 from typing import Any
 
+import httpx
 import pytest
 from openai import (
     APIStatusError,
     AuthenticationError,
     BadRequestError,
+    ConflictError,
+    DefaultHttpxClient,
     InternalServerError,
     NotFoundError,
     OpenAI,
     PermissionDeniedError,
     RateLimitError,
+    UnprocessableEntityError,
 )
 
 from app.clock import SystemClock
@@ -21,10 +25,13 @@ from app.metering.limits import LimitRule
 from tests.wire.live import Live
 
 GPT2: Any = {"model": "tiny-gpt2", "prompt": "hello world", "max_tokens": 4}
+LONG: Any = GPT2 | {"max_tokens": 60, "extra_body": {"ignore_eos": True}, "n": 64}
 
 
-def client_of(live: Live, key: str, retries: int = 0) -> OpenAI:
-    return OpenAI(base_url=live.url + "/v1", api_key=key, max_retries=retries)
+def client_of(live: Live, key: str, retries: int = 0, sent: list[Any] | None = None) -> OpenAI:
+    """The SDK's client; every attempt, retries too, is noted in `sent`."""
+    noted = DefaultHttpxClient(event_hooks={"request": [[].append if sent is None else sent.append]})
+    return OpenAI(base_url=live.url + "/v1", api_key=key, max_retries=retries, http_client=noted)
 
 
 def special_key(live: Live, **more: Any) -> str:
@@ -75,6 +82,56 @@ def test_a_rate_limit_says_when_to_come_back(live: Live) -> None:
     assert "q=1;w=60" in headers["ratelimit-policy"] and "r=0" in headers["ratelimit"]
 
 
+def test_a_budget_that_is_used_up_is_not_asked_again(live: Live, key: str) -> None:
+    with httpx.Client(base_url=live.url, headers={"authorization": f"Bearer {live.running.admin_key}"}) as boss:
+        tenant = live.tenant_of(key)
+        price = {"model": "tiny-gpt2", "task": "text-generation", "meter": "request", "per_million": "1000000"}
+        assert boss.post("/admin/prices", json=price | {"tenant": tenant}).status_code == 201
+        assert boss.put("/admin/budgets", json={"tenant": tenant, "monthly": "1.5"}).status_code == 200
+    sent: list[Any] = []
+    with client_of(live, key, retries=2, sent=sent) as client:
+        assert client.completions.create(**GPT2).choices[0].text
+        for more in ({}, {"stream": True}):
+            with pytest.raises(RateLimitError) as refused:
+                client.completions.create(**GPT2, **more)
+            assert (refused.value.type, refused.value.code) == ("insufficient_quota", "insufficient_quota")
+            assert refused.value.response.headers["x-should-retry"] == "false"
+    assert len(sent) == 3, "the SDK would ask a 429 thrice"
+    assert len(live.entries(key)) == 1
+
+
+def test_a_key_that_is_in_use_or_was_used_otherwise_is_told(live: Live, key: str) -> None:
+    once: Any = {"extra_headers": {"Idempotency-Key": "order-7"}}
+    sent: list[Any] = []
+    with client_of(live, key) as hasty, client_of(live, key, retries=2, sent=sent) as patient:
+        stream = hasty.completions.create(**LONG, **once, stream=True)
+        first = next(iter(stream))
+        with pytest.raises(ConflictError) as running:
+            hasty.completions.create(**LONG, **once, stream=True)
+        assert (running.value.type, running.value.code) == ("conflict_error", "idempotency_in_progress")
+        assert running.value.response.headers["retry-after"] == "1"
+        for _ in stream:
+            pass
+        again = list(patient.completions.create(**LONG, **once, stream=True))
+        assert {chunk.id for chunk in again} == {first.id}
+        with pytest.raises(UnprocessableEntityError) as other:
+            patient.completions.create(**GPT2, **once)
+        assert other.value.code == "idempotency_mismatch"
+    assert len(sent) == 2, "neither the replay nor the refusal was asked for twice"
+    assert len(live.entries(key, count=1)) == 1
+
+
+def test_a_deadline_that_passes_is_504_and_not_paid_twice(live: Live, key: str) -> None:
+    sent: list[Any] = []
+    with client_of(live, key, retries=2, sent=sent) as client, pytest.raises(InternalServerError) as late:
+        client.completions.create(**LONG, extra_headers={"x-request-timeout-ms": "60"})
+    assert (late.value.status_code, late.value.type, late.value.code) == (504, "server_error", "request_timeout")
+    assert late.value.response.headers["x-should-retry"] == "false"
+    assert len(sent) == 1, "the SDK would try a 5xx again, and pay for what was done each time"
+    (entry,) = live.entries(key, count=1)
+    assert (entry["outcome"], entry["input_tokens"]) == ("cancelled", 3)
+
+
 def test_a_client_tries_again_where_the_server_is_about_to_leave(live: Live, key: str) -> None:
     serving = live.running.app.state.serving
     serving.is_draining = True
@@ -91,9 +148,8 @@ def test_a_client_tries_again_where_the_server_is_about_to_leave(live: Live, key
 
 
 def test_a_hang_up_ends_the_row_and_leaves_one_entry(live: Live, key: str) -> None:
-    asked = GPT2 | {"max_tokens": 60, "extra_body": {"ignore_eos": True}, "n": 64}
     with client_of(live, key) as client:
-        stream = client.completions.create(**asked, stream=True)
+        stream = client.completions.create(**LONG, stream=True)
         next(iter(stream))
         stream.close()
     (entry,) = live.entries(key, count=1)
