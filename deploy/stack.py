@@ -227,7 +227,7 @@ def greeting(stack: Stack, key: str) -> str:
     rows = [
         ("customers", stack.url),
         *((f"replica {n}", stack.replica_url(n - 1)) for n in range(1, stack.replica_count + 1)),
-        ("Prometheus", f"http://127.0.0.1:{stack.prometheus_port}/alerts"), ("PostgreSQL", stack.database_url),
+        ("Prometheus", f"http://127.0.0.1:{stack.prometheus_port}/"), ("PostgreSQL", stack.database_url),
         ("Redis", f"redis://127.0.0.1:{stack.redis_port}/0"), ("logs", f"{stack.folder}/*/*.log"),
     ]  # fmt: skip
     lines = [f"  {name:<11} {place}" for name, place in rows]
