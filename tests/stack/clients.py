@@ -61,6 +61,8 @@ class Crowd:
     url: str
     key: str
     count: int
+    pause_s: float = 0.0
+    """How long each customer rests after a request, at most; half of it on average."""
     calls: list[Call] = field(default_factory=list[Call])
     is_over: bool = False
 
@@ -94,6 +96,7 @@ class Crowd:
                 except httpx.TransportError as error:
                     call.is_cut, call.error = call.status is not None, type(error).__name__
                 call.ended_s = time.monotonic()
+                await asyncio.sleep(chance.uniform(0, self.pause_s))
 
     async def ask(self, client: httpx.AsyncClient, call: Call, chance: random.Random) -> None:
         """One request of the call's kind. Raises httpx.TransportError."""
@@ -151,9 +154,9 @@ def note_line(call: Call, line: str) -> None:
 
 
 @asynccontextmanager
-async def crowd_at(url: str, key: str, count: int) -> AsyncGenerator[Crowd]:
+async def crowd_at(url: str, key: str, count: int, *, pause_s: float = 0.0) -> AsyncGenerator[Crowd]:
     """Customers who ask all the while; on leaving, each finishes what it has begun."""
-    crowd = Crowd(url, key, count)
+    crowd = Crowd(url, key, count, pause_s)
     async with asyncio.TaskGroup() as group:
         for number in range(count):
             group.create_task(crowd.customer(number))

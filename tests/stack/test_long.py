@@ -8,19 +8,25 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from statistics import linear_regression
 
 import psycopg
 import pytest
 
 from deploy.stack import Stack
 from tests.stack.books import assert_balanced
-from tests.stack.clients import Crowd, crowd_at
+from tests.stack.clients import crowd_at
 from tests.stack.conftest import stack_of
 from tests.stack.test_replicas import children_of, engine_of
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(4000)]
 MEASURED_S = 10.0
 SOAK_S = float(os.environ.get("SOAK_S", "60"))
+SOAK_PAUSE_S = float(os.environ.get("SOAK_PAUSE_S", "0"))
+"""How long each of the soak's customers rests after a request, at most: 0 is all that the machine gives."""
+SAMPLES = 60
+Size = tuple[float, int, int]
+"""Resident MiB, open files and threads."""
 WARM_SHARE = 0.34
 """Of a soak: what grows until then is caches, not leaks."""
 
@@ -91,30 +97,41 @@ async def test_two_replicas_against_one_on_the_same_cores(stack: Stack, checkpoi
     assert both[0] > 0.5 * one[0]
 
 
-def sizes(stack: Stack) -> dict[str, tuple[int, int, int]]:
-    """Resident MiB, open files and threads of each replica and its engine."""
-    found: dict[str, tuple[int, int, int]] = {}
+def sizes(stack: Stack) -> dict[str, Size]:
+    """Of each replica and its engine."""
+    found: dict[str, Size] = {}
     for index, replica in enumerate(stack.replicas):
         for name, pid in ((replica.name, replica.pid), (f"engine-{index + 1}", engine_of(stack, index))):
             status = Path(f"/proc/{pid}/status").read_text()
             value = {line.split(":")[0]: line.split()[1] for line in status.splitlines() if len(line.split()) > 1}
             files = len(list(Path(f"/proc/{pid}/fd").iterdir()))
-            found[name] = int(value["VmRSS"]) // 1024, files, int(value["Threads"])
+            found[name] = round(int(value["VmRSS"]) / 1024, 1), files, int(value["Threads"])
     return found
+
+
+def slopes(samples: list[tuple[float, dict[str, Size]]], name: str) -> tuple[float, float, float]:
+    """What a process gains an hour: MiB, open files, threads; by least squares."""
+    hours = [at_s / 3600 for at_s, _ in samples]
+    gained = (linear_regression(hours, [sizes[name][which] for _, sizes in samples]).slope for which in range(3))
+    memory, files, threads = gained
+    return memory, files, threads
 
 
 async def test_a_soak_leaves_memory_files_and_threads_flat(stack: Stack) -> None:
     tenant = "t" + secrets.token_hex(4)
     key = await asyncio.to_thread(stack.new_key, tenant=tenant)
-    crowd: Crowd
-    async with crowd_at(stack.url, key, 32) as crowd:
+    samples: list[tuple[float, dict[str, Size]]] = []
+    async with crowd_at(stack.url, key, 32, pause_s=SOAK_PAUSE_S) as crowd:
         await asyncio.sleep(SOAK_S * WARM_SHARE)
-        warm = sizes(stack)
-        await asyncio.sleep(SOAK_S * (1 - WARM_SHARE))
-        last = sizes(stack)
+        for _ in range(SAMPLES):
+            samples.append((time.monotonic(), sizes(stack)))
+            await asyncio.sleep(SOAK_S * (1 - WARM_SHARE) / SAMPLES)
     print(f"\n{SOAK_S:.0f} s, 32 customers: {crowd.told()}")
+    warm, last = samples[0][1], samples[-1][1]
     for name in warm:
-        print(f"{name}: MiB, files, threads {warm[name]} at a third, {last[name]} at the end")
+        memory, files, threads = slopes(samples, name)
+        print(f"{name}: MiB, files, threads {warm[name]} at a third, {last[name]} at the end;", end=" ")
+        print(f"an hour {memory:+.1f} MiB, {files:+.1f} files, {threads:+.1f} threads")
     print(await asyncio.to_thread(assert_balanced, stack, crowd, tenant))
     assert not crowd.failed, crowd.told()
     for name, (memory, files, threads) in warm.items():
