@@ -9,7 +9,7 @@ import pytest
 from tests.cli.test_serve import command, environment, free_port, served
 
 
-@pytest.mark.parametrize("words", [(), ("--workers", "2")], ids=["one process", "two workers"])
+@pytest.mark.parametrize("words", [(), pytest.param(("--workers", "2"), marks=pytest.mark.fault_long)])
 def test_operators_have_a_port_of_their_own(
     tmp_path: Path, checkpoints: dict[str, Path], words: tuple[str, ...]
 ) -> None:

@@ -67,7 +67,7 @@ def asked(client: httpx.Client, path: str, wanted: str) -> httpx.Response:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("words", [(), ("--workers", "2")], ids=["one process", "two workers"])
+@pytest.mark.parametrize("words", [(), pytest.param(("--workers", "2"), marks=pytest.mark.fault_long)])
 def test_a_start_waits_for_the_database_and_tells_so(
     away: str, postgres: Postgres, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
