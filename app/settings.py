@@ -93,15 +93,25 @@ def load_settings(flags: dict[str, Any] | None = None, *, file: Path | None = No
         path = Path(FILE_NAME)
     refuse_unknown_variables()
     try:
+        if path is not None:
+            refuse_no_mapping(path)
         values: dict[str, Any] = (flags or {}) | ({"file": path} if path else {})
         settings = Settings(**values)
     except ValidationError as cause:
         raise SettingsError(first_fault(cause)) from cause
     except BadVariable as cause:
         raise SettingsError(" ".join(str(cause).split())) from cause
-    except (yaml.YAMLError, OSError, ValueError, TypeError) as cause:  # the last two: YAML that is no mapping
+    except (yaml.YAMLError, OSError, ValueError) as cause:  # ValueError: the 13th month, a number of 5,000 digits
         raise SettingsError(f"{path} cannot be read: {' '.join(str(cause).split())}") from cause
     return settings.model_copy(update={"home": settings.home.expanduser().resolve()})
+
+
+def refuse_no_mapping(path: Path) -> None:
+    """Raises SettingsError for YAML that holds anything but names and their values, or what reading it raises."""
+    found: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    is_mapping = isinstance(found, dict) and all(isinstance(name, str) for name in cast("dict[Any, Any]", found))
+    if found is not None and not is_mapping:
+        raise SettingsError(f"{path} must hold settings, as `name: value`")
 
 
 def with_files_read(variables: Mapping[str, str | None]) -> dict[str, str | None]:

@@ -192,10 +192,10 @@ def load_catalogue(
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
         bodies = CatalogueBody.model_validate(found).models
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as cause:
-        raise CatalogueError(f"{path} cannot be read: {' '.join(str(cause).split())}") from cause
     except ValidationError as cause:
         raise CatalogueError(f"{path}: {first_fault(cause, found)}") from cause
+    except (OSError, ValueError, yaml.YAMLError) as cause:  # ValueError: no UTF-8, the 13th month, 5,000 digits
+        raise CatalogueError(f"{path} cannot be read: {' '.join(str(cause).split())}") from cause
     switched = {**dict.fromkeys(enable, True), **dict.fromkeys(disable, False)}
     unknown = switched.keys() - {body.id for body in bodies}
     if unknown:

@@ -196,6 +196,7 @@ def test_moments_and_money(count: int) -> None:
 def test_files_of_the_operator(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TOLLGATE_CONFIG", raising=False)
     shipped = SHIPPED.read_bytes()
+    odd = st.sampled_from([b"?", b"- a", b"text", b"models: 2026-13-01", b"models: " + b"9" * 5000, b"models: [[]]"])
     own = b"api:\n  port: 8000\n  trusted_proxies: [10.0.0.0/8]\nengine: {slots: 4}\n"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "file.yaml"
@@ -208,8 +209,8 @@ def test_files_of_the_operator(count: int, monkeypatch: pytest.MonkeyPatch) -> N
             path.write_bytes(raw)
             load_settings(file=path)
 
-        hold(catalogue, st.one_of(mutated(shipped), st.binary(max_size=100)), count // 10)
-        hold(own_settings, st.one_of(mutated(own), st.binary(max_size=100)), count // 2)
+        hold(catalogue, st.one_of(odd, mutated(shipped), st.binary(max_size=100)), count // 10)
+        hold(own_settings, st.one_of(odd, mutated(own), st.binary(max_size=100)), count // 2)
 
 
 @pytest.mark.parametrize("count", HOW_MANY)
