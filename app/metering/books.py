@@ -305,8 +305,12 @@ class Books:
             return await self._asked(admission.request_id, work)
 
     async def _asked(self, request_id: str, work: Callable[[Connection], T]) -> T:
-        """Run `work`; whatever becomes of it later, when it takes too long, is let go of."""
-        asking = asyncio.ensure_future(self.database.run(work))
+        """Run `work`; whatever becomes of it later, when it takes too long, is let go of.
+
+        A hold on this machine's file is not waited for on the disk: the power failure that takes it takes its request
+        too, and the journal has both a moment later.
+        """
+        asking = asyncio.ensure_future(self.database.run(work, is_synced=False))
         await asyncio.wait((asking,), timeout=OPEN_WAIT_S if self.database.is_shared else OWN_FILE_WAIT_S)
         if not asking.done():
             asking.add_done_callback(lambda done: self._doubt(request_id, done))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, Row, case, select, update
+from sqlalchemy import BigInteger, Connection, Row, bindparam, case, or_, select, update
 
 from app.clock import Clock
 from app.errors import Conflict, IdempotencyMismatch, InsufficientQuota, NotFound
@@ -166,15 +166,46 @@ def list_budgets(
     ]  # fmt: skip
 
 
+# What every request executes, made once.
+THAT_WINDOW = (
+    budget_window.c.budget_id == bindparam("of_budget"), budget_window.c.window_us == bindparam("of_window")
+)  # fmt: skip
+MORE_NANO = bindparam("more_nano", type_=BigInteger)
+BINDING = (
+    select(budget.c.id, budget.c.kind, budget.c.limit_nano)
+    .where(
+        or_(budget.c.scope_id == bindparam("of_tenant"), budget.c.scope_id == bindparam("of_key")),
+        budget.c.is_active.is_(True),
+    )
+    .order_by(budget.c.id)
+)  # fmt: skip
+HOLD = (
+    update(budget_window)
+    .where(
+        *THAT_WINDOW, budget_window.c.spent_nano + budget_window.c.held_nano + MORE_NANO <= budget_window.c.limit_nano
+    )
+    .values(held_nano=budget_window.c.held_nano + MORE_NANO)
+)
+SPEND = (
+    update(budget_window)
+    .where(*THAT_WINDOW)
+    .values(
+        spent_nano=budget_window.c.spent_nano + MORE_NANO,
+        held_nano=budget_window.c.held_nano - bindparam("less_nano", type_=BigInteger),
+    )
+    .returning(
+        budget_window.c.limit_nano, budget_window.c.spent_nano, budget_window.c.held_nano, budget_window.c.alert_nano,
+        leased_nano().label("leased_nano"),
+    )
+)  # fmt: skip
+CHARGE = budget_charge.insert()
+
+
 def hold_money(
     connection: Connection, *, tenant_id: str, key_id: str, amount_nano: int, at_us: int
 ) -> tuple[Window, ...]:
     """Set `amount_nano` aside in every budget that binds this key, in one order. Raises InsufficientQuota."""
-    rows = connection.execute(
-        select(budget.c.id, budget.c.kind, budget.c.limit_nano)
-        .where(budget.c.scope_id.in_((tenant_id, key_id)), budget.c.is_active.is_(True))
-        .order_by(budget.c.id)
-    ).all()
+    rows = connection.execute(BINDING, {"of_tenant": tenant_id, "of_key": key_id}).all()
     held: list[Window] = []
     for row in rows:
         window_us = window_start_us(row.kind, at_us)
@@ -213,38 +244,24 @@ def spend(
     """
     left: list[int] = []
     for budget_id, window_us in sorted(windows):
-        window, beyond_nano = budget_window.c, max(0, cost_nano - held_nano)
-        place = (budget_id, window_us)
+        beyond_nano, place = max(0, cost_nano - held_nano), (budget_id, window_us)
         if beyond_nano:
-            connection.execute(select(window.budget_id).where(*_is(*place)).with_for_update())
+            connection.execute(select(budget_window.c.budget_id).where(*_is(*place)).with_for_update())
             beyond_nano = spend_lease(connection, replica_id=replica_id, place=place, cost_nano=beyond_nano)
-        row = connection.execute(
-            update(budget_window)
-            .where(*_is(budget_id, window_us))
-            .values(spent_nano=window.spent_nano + cost_nano, held_nano=window.held_nano - held_nano - beyond_nano)
-            .returning(
-                window.limit_nano, window.spent_nano, window.held_nano, window.alert_nano,
-                leased_nano().label("leased_nano"),
-            )
-        ).one()  # fmt: skip
+        moved = {"more_nano": cost_nano, "less_nano": held_nano + beyond_nano}
+        row = connection.execute(SPEND, {"of_budget": budget_id, "of_window": window_us} | moved).one()
         if cost_nano and row.alert_nano is not None and row.spent_nano >= row.alert_nano:
             tell_reached(connection, budget_id, window_us, at_us=at_us)
         left.append(row.limit_nano - row.spent_nano - row.held_nano + row.leased_nano)
         if cost_nano:
-            connection.execute(
-                budget_charge.insert().values(
-                    request_id=request_id, budget_id=budget_id, window_us=window_us, cost_nano=cost_nano
-                )
-            )
+            charge = {"request_id": request_id, "budget_id": budget_id, "window_us": window_us, "cost_nano": cost_nano}
+            connection.execute(CHARGE, charge)
     return min(left) if left else None
 
 
 def balance_nano(connection: Connection, *, tenant_id: str, key_id: str, at_us: int) -> int | None:
     """The smallest amount that is left in a budget which binds the key; None without budgets."""
-    rows = connection.execute(
-        select(budget.c.id, budget.c.kind, budget.c.limit_nano)
-        .where(budget.c.scope_id.in_((tenant_id, key_id)), budget.c.is_active.is_(True))
-    ).all()  # fmt: skip
+    rows = connection.execute(BINDING, {"of_tenant": tenant_id, "of_key": key_id}).all()
     left: list[int] = []
     for row in rows:
         window = budget_window.c
@@ -266,13 +283,8 @@ def _ensure(connection: Connection, budget_id: str, window_us: int, limit_nano: 
 
 
 def _hold(connection: Connection, budget_id: str, window_us: int, amount_nano: int) -> bool:
-    window = budget_window.c
-    done = connection.execute(
-        update(budget_window)
-        .where(*_is(budget_id, window_us), window.spent_nano + window.held_nano + amount_nano <= window.limit_nano)
-        .values(held_nano=window.held_nano + amount_nano)
-    )
-    return done.rowcount == 1
+    given = {"of_budget": budget_id, "of_window": window_us, "more_nano": amount_nano}
+    return connection.execute(HOLD, given).rowcount == 1
 
 
 def _made(connection: Connection, *, clock: Clock, tenant_name: str, key: str | None, kind: BudgetKind) -> str:

@@ -41,7 +41,22 @@ def moment_of(value_us: int) -> datetime:
 
 def upsert(connection: Connection, table: Table) -> Any:
     """An insert that knows ON CONFLICT, in the words of the connection's database: both dialects' have one shape."""
-    return (postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert)(table)
+    return _upsert(connection.dialect.name, table)
+
+
+def _upsert(dialect: str, table: Table) -> Any:
+    return (postgresql.insert if dialect == "postgresql" else sqlite.insert)(table)
+
+
+class Upsert:
+    """A statement that begins as `upsert` does, made once for each dialect: what every request executes."""
+
+    def __init__(self, table: Table, made: Callable[[Any], Any]) -> None:
+        self._made = {dialect: made(_upsert(dialect, table)) for dialect in ("postgresql", "sqlite")}
+
+    def of(self, connection: Connection) -> Any:
+        """In the words of the connection's database."""
+        return self._made[connection.dialect.name]
 
 
 class Database:
@@ -71,14 +86,15 @@ class Database:
         """Finish what was asked for and let go of the database. Idempotent."""
         await asyncio.to_thread(self._threads.close)
 
-    async def run(self, work: Callable[[Connection], T]) -> T:
+    async def run(self, work: Callable[[Connection], T], *, is_synced: bool = True) -> T:
         """Run `work` in one transaction: committed when this returns, rolled back when `work` raises.
 
+        Without `is_synced` a power failure of the file's machine may take it; a killed process loses nothing.
         `work` may be run again after a failure that rolled it back, so it does nothing but use its connection. A caller
         that is cancelled meanwhile does not cut the transaction short. Raises StorageUnavailable when the database
         cannot be reached or stays locked.
         """
-        return await asyncio.shield(asyncio.wrap_future(self._threads.submit(work)))
+        return await asyncio.shield(asyncio.wrap_future(self._threads.submit(work, is_synced=is_synced)))
 
     async def flush_log(self) -> None:
         """Empty SQLite's write-ahead log into the file, so that what was erased is nowhere; readers may prevent it."""

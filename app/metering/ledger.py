@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, delete, or_, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, delete, or_, select, update
 
 from app.clock import Clock
 from app.errors import NotFound
 from app.metering.budgets import balance_nano, hold_money, hold_more, room_nano, spend
 from app.metering.changes import note_change
-from app.metering.database import microseconds, moment_of, upsert
+from app.metering.database import Upsert, microseconds, moment_of
 from app.metering.feed import queue_entry
 from app.metering.leases import Window
 from app.metering.money import Meter, cost_nano
@@ -97,6 +97,13 @@ class Receipt:
     """The smallest amount left in a budget that binds the key; None without budgets."""
 
 
+OPEN_HOLD = hold.insert()
+MAKE_ENTRY = Upsert(usage_entry, lambda insert: insert.on_conflict_do_nothing().returning(usage_entry.c.id))
+END_HOLD = (
+    delete(hold).where(hold.c.request_id == bindparam("of_request")).returning(hold.c.amount_nano, hold.c.windows)
+)
+
+
 def open_hold(connection: Connection, admission: Admission) -> Admission:
     """Set money aside and make the request known, so that a crash after this still leaves its entry.
 
@@ -108,12 +115,14 @@ def open_hold(connection: Connection, admission: Admission) -> Admission:
         at_us=admission.admitted_us,
     )  # fmt: skip
     connection.execute(
-        hold.insert().values(
-            request_id=admission.request_id, tenant_id=admission.tenant_id, key_id=admission.key_id,
-            model=admission.model, task=admission.task, route=admission.route, prices=dict(admission.prices),
-            amount_nano=amount, input_tokens=0, output_tokens=0, characters=0, replica_id=admission.replica_id,
-            admitted_us=admission.admitted_us, windows=[list(window) for window in windows],
-        )
+        OPEN_HOLD,
+        {
+            "request_id": admission.request_id, "tenant_id": admission.tenant_id, "key_id": admission.key_id,
+            "model": admission.model, "task": admission.task, "route": admission.route,
+            "prices": dict(admission.prices), "amount_nano": amount, "input_tokens": 0, "output_tokens": 0,
+            "characters": 0, "replica_id": admission.replica_id, "admitted_us": admission.admitted_us,
+            "windows": [list(window) for window in windows],
+        },
     )  # fmt: skip
     return dataclasses.replace(admission, windows=windows)
 
@@ -207,8 +216,7 @@ def settle(
         "cost_nano": cost, "currency": currency, "replica_id": admission.replica_id,
         "duration_ms": max(0, at_us - admission.admitted_us) // 1000,
     }  # fmt: skip
-    statement = upsert(connection, usage_entry).values(**entry).on_conflict_do_nothing().returning(usage_entry.c.id)
-    is_new = connection.execute(statement).first() is not None
+    is_new = connection.execute(MAKE_ENTRY.of(connection), entry).first() is not None
     left = release(
         connection, admission.request_id, cost_nano=cost if is_new else 0, windows=admission.windows,
         replica_id=admission.replica_id, at_us=at_us,
@@ -229,9 +237,7 @@ def release(
 
     Harmless without a hold: then only what it cost is spent, in `windows`, out of the replica's lease.
     """
-    row = connection.execute(
-        delete(hold).where(hold.c.request_id == request_id).returning(hold.c.amount_nano, hold.c.windows)
-    ).first()
+    row = connection.execute(END_HOLD, {"of_request": request_id}).first()
     held_nano = 0 if row is None else row.amount_nano
     if row is not None:
         windows = [(str(budget_id), int(window_us)) for budget_id, window_us in row.windows]

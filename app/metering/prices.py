@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, func, or_, select
+from sqlalchemy import Connection, RowMapping, bindparam, func, or_, select
 
 from app.clock import Clock
 from app.errors import PriceMissing
@@ -11,16 +11,22 @@ from app.metering.money import Meter, per_million_text
 from app.metering.tables import price, tenant
 from app.metering.tenants import find_tenant
 
+PRICES = (
+    select(price.c.meter, price.c.pico_per_unit)
+    .where(
+        price.c.model == bindparam("of_model"), price.c.task == bindparam("of_task"),
+        price.c.effective_us <= bindparam("at_us"),
+        or_(price.c.tenant_id.is_(None), price.c.tenant_id == bindparam("of_tenant")),
+    )
+    .order_by(price.c.tenant_id.is_not(None), price.c.effective_us, price.c.id)
+)  # fmt: skip
+"""Of each meter the last row holds."""
+
 
 def prices_of(connection: Connection, *, model: str, task: str, tenant_id: str | None, at_us: int) -> dict[str, int]:
     """Pico-units per unit by meter, as they hold at `at_us`; empty when there is no price at all."""
-    rows = connection.execute(
-        select(price.c.meter, price.c.pico_per_unit)
-        .where(price.c.model == model, price.c.task == task, price.c.effective_us <= at_us)
-        .where(or_(price.c.tenant_id.is_(None), price.c.tenant_id == tenant_id))
-        .order_by(price.c.tenant_id.is_not(None), price.c.effective_us, price.c.id)
-    )
-    return {meter: pico for meter, pico in rows}
+    given = {"of_model": model, "of_task": task, "of_tenant": tenant_id, "at_us": at_us}
+    return {meter: pico for meter, pico in connection.execute(PRICES, given)}
 
 
 def prices_or_refusal(

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Table
 
-from app.metering.database import upsert
+from app.metering.database import Upsert
 from app.metering.tables import usage_day, usage_hour
 
 HOUR_US = 3_600_000_000
@@ -14,17 +14,24 @@ SAME = ("tenant_id", "key_id", "model", "task")
 COUNTED = ("input_tokens", "output_tokens", "cached_tokens", "characters", "cost_nano")
 
 
+def adding(table: Table) -> Upsert:
+    """The statement that adds a row to its sums."""
+    summed = ("requests", *COUNTED)
+    return Upsert(
+        table,
+        lambda insert: insert.on_conflict_do_update(
+            index_elements=list(table.primary_key.columns),
+            set_={name: table.c[name] + insert.excluded[name] for name in summed},
+        ),
+    )
+
+
+SUMS = ((adding(usage_hour), "hour_us", HOUR_US), (adding(usage_day), "day_us", DAY_US))
+
+
 def add_to_sums(connection: Connection, entry: Mapping[str, Any]) -> None:
     """Add an entry to its hour and its day (UTC)."""
-    added = {"requests": 1} | {name: entry[name] for name in COUNTED}
-    same = {name: entry[name] for name in SAME}
-    for table, moment, length_us in ((usage_hour, "hour_us", HOUR_US), (usage_day, "day_us", DAY_US)):
+    values = {"requests": 1} | {name: entry[name] for name in (*SAME, *COUNTED)}
+    for statement, moment, length_us in SUMS:
         start_us = entry["occurred_us"] - entry["occurred_us"] % length_us
-        connection.execute(
-            upsert(connection, table)
-            .values({moment: start_us} | same | added)
-            .on_conflict_do_update(
-                index_elements=list(table.primary_key.columns),
-                set_={name: table.c[name] + value for name, value in added.items()},
-            )
-        )
+        connection.execute(statement.of(connection), {moment: start_us} | values)

@@ -5,8 +5,10 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +30,7 @@ GROUP_MAX = 64
 CONNECT_TIMEOUT_S = 2
 STATEMENT_TIMEOUT_MS = 10_000
 ATTEMPTS = 5
+SYNCED, UNSYNCED = "PRAGMA synchronous=FULL", "PRAGMA synchronous=NORMAL"
 CHECKPOINT = "PRAGMA wal_checkpoint(TRUNCATE)"
 MIGRATION_LOCK = 7_061_001
 LOCK_TIMEOUT_MS = 2000
@@ -86,7 +89,14 @@ def revision(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
-Job = tuple[Callable[[Connection], Any], "Future[Any]"]
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A transaction to run."""
+
+    work: Callable[[Connection], Any]
+    done: "Future[Any]"
+    is_synced: bool
+    """Whether it is on the disk, and not only in the file, before `done` is."""
 
 
 def empty_log(_: Connection) -> None:
@@ -94,11 +104,16 @@ def empty_log(_: Connection) -> None:
 
 
 class SqliteWriter:
-    """One thread, one connection, write-ahead log, every commit synced; what waits meanwhile shares the next commit."""
+    """One thread, one connection, write-ahead log; what waits meanwhile shares the next commit and its sync.
+
+    A commit is synced unless none of its transactions asks for it. Those survive `kill -9` like any other, and are on
+    the disk with the next synced commit at the latest.
+    """
 
     def __init__(self, *, path: Path) -> None:
         self._path = path
         self._engine: Engine | None = None
+        self._was_synced: bool = True
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self.commits_count = 0
@@ -127,13 +142,13 @@ class SqliteWriter:
             self._thread.join()
             self._thread = None
 
-    def submit(self, work: Callable[[Connection], T]) -> "Future[T]":
+    def submit(self, work: Callable[[Connection], T], *, is_synced: bool = True) -> "Future[T]":
         """Queue `work`; its future is done when its group is committed."""
         done: Future[T] = Future()
         if self._thread is None:
             done.set_exception(StorageUnavailable("the database is closed"))
         else:
-            self._jobs.put((work, done))
+            self._jobs.put(Job(work, done, is_synced))
         return done
 
     def flush_log(self) -> "Future[None]":
@@ -154,15 +169,14 @@ class SqliteWriter:
                 if job is None:
                     is_open = False
                     break
-                if not job[1].set_running_or_notify_cancel():
+                if not job.done.set_running_or_notify_cancel():
                     continue
-                if job[0] is empty_log:
-                    flushing = job[1]
+                if job.work is empty_log:
+                    flushing = job.done
                     break
                 group.append(job)
-            if len(group) == 1 or not self._commit_together(group):
-                for job in group:
-                    self._commit_alone(job)
+            if group:
+                self._commit(group)
             if flushing is not None:
                 self._flush(flushing)
         self._engine.dispose()
@@ -180,43 +194,55 @@ class SqliteWriter:
         else:
             done.set_result(None)
 
+    def _commit(self, group: list[Job]) -> None:
+        if len(group) == 1 or not self._commit_together(group):
+            for job in group:
+                self._commit_alone(job)
+
+    @contextmanager
+    def _transaction(self, *, is_synced: bool) -> Generator[Connection]:
+        """A transaction on this thread's one connection."""
+        assert self._engine is not None
+        with self._engine.connect() as connection:
+            if is_synced != self._was_synced:
+                connection.connection.cursor().execute(SYNCED if is_synced else UNSYNCED)
+                self._was_synced = is_synced
+            with connection.begin():
+                yield connection
+        self.commits_count += 1
+
     def _commit_together(self, group: list[Job]) -> bool:
         """One transaction for all, a savepoint each. False: the database failed, nothing of it happened."""
-        assert self._engine is not None
         answers: list[tuple[Any, BaseException | None]] = []
         try:
-            with self._engine.begin() as connection:
-                for work, _ in group:
+            with self._transaction(is_synced=any(job.is_synced for job in group)) as connection:
+                for job in group:
                     try:
                         with connection.begin_nested():
-                            answers.append((work(connection), None))
+                            answers.append((job.work(connection), None))
                     except OperationalError:
                         raise
                     except BaseException as error:
                         answers.append((None, error))
         except OperationalError:
             return False
-        self.commits_count += 1
-        for (_, done), (found, error) in zip(group, answers, strict=True):
+        for job, (found, error) in zip(group, answers, strict=True):
             if error is None:
-                done.set_result(found)
+                job.done.set_result(found)
             else:
-                done.set_exception(error)
+                job.done.set_exception(error)
         return True
 
     def _commit_alone(self, job: Job) -> None:
-        assert self._engine is not None
-        work, done = job
         try:
-            with self._engine.begin() as connection:
-                found = work(connection)
-            self.commits_count += 1
+            with self._transaction(is_synced=job.is_synced) as connection:
+                found = job.work(connection)
         except OperationalError as cause:
-            done.set_exception(unavailable(cause))
+            job.done.set_exception(unavailable(cause))
         except BaseException as error:
-            done.set_exception(error)
+            job.done.set_exception(error)
         else:
-            done.set_result(found)
+            job.done.set_result(found)
 
 
 class PostgresThreads:
@@ -262,8 +288,8 @@ class PostgresThreads:
             self._engine.dispose()
             self._engine = None
 
-    def submit(self, work: Callable[[Connection], T]) -> "Future[T]":
-        """Run `work` on a free thread."""
+    def submit(self, work: Callable[[Connection], T], *, is_synced: bool = True) -> "Future[T]":
+        """Run `work` on a free thread. Always synced: other machines' spending relies on what was answered."""
         if self._engine is None:
             done: Future[T] = Future()
             done.set_exception(StorageUnavailable("the database is closed"))
@@ -304,11 +330,12 @@ def configure(connection: sqlite3.Connection, _: object) -> None:
     """SQLite's settings, once a connection."""
     connection.isolation_level = None
     pragmas = (
-        "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON",
+        "journal_mode=WAL", "foreign_keys=ON", "secure_delete=ON",
         f"busy_timeout={BUSY_TIMEOUT_MS}",
     )  # fmt: skip
     for pragma in pragmas:
         connection.execute(f"PRAGMA {pragma}")
+    connection.execute(SYNCED)
 
 
 def begin_immediately(connection: Connection) -> None:

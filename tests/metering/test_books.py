@@ -40,10 +40,10 @@ class Away(Database):
 
     is_away = False
 
-    async def run(self, work: Any) -> Any:
+    async def run(self, work: Any, *, is_synced: bool = True) -> Any:
         if self.is_away:
             raise StorageUnavailable
-        return await super().run(work)
+        return await super().run(work, is_synced=is_synced)
 
 
 @pytest.fixture
@@ -239,3 +239,21 @@ async def test_a_hold_that_the_journal_does_not_know_is_settled_at_the_start(
     assert (await again.start(), await again.drain()) == (1, 0)
     again.close()
     assert [one["outcome"] for one in await away.run(list_entries)] == ["crashed"]
+
+
+async def test_a_slot_is_on_the_disk_soon_after_it_was_opened(
+    tmp_path: Path, key: NewKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "SYNC_S", 3600.0)
+    journal = Journal(home=tmp_path / "other")
+    journal.open()
+    running = asyncio.create_task(journal.run())
+    await asyncio.sleep(0)
+    for name in ("r1", "r2"):
+        journal.open_slot(admission(key, name))
+        async with asyncio.timeout(10):
+            while journal._is_changed:  # noqa: ASYNC110  # pyright: ignore[reportPrivateUsage]
+                await asyncio.sleep(0.001)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    journal.close()

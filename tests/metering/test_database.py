@@ -36,6 +36,18 @@ async def test_many_waiting_transactions_share_commits(database: Database) -> No
     assert database.commits_count < 100
 
 
+async def test_a_commit_is_synced_when_one_in_its_company_asks_for_it(database: Database) -> None:
+    def level(c: Connection) -> int:
+        return c.exec_driver_sql("PRAGMA synchronous").scalar_one()
+
+    full, normal = 2, 1
+    assert await database.run(level) == full
+    assert await database.run(level, is_synced=False) == normal
+    together = await asyncio.gather(*(database.run(level, is_synced=number == 40) for number in range(60)))
+    assert together[40] == full
+    assert await database.run(level) == full
+
+
 async def test_a_closed_database_says_so(database: Database) -> None:
     await database.close()
     with pytest.raises(Exception, match="closed"):
