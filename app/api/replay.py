@@ -7,7 +7,10 @@ to a bound, because outputs are not stored: later the same key gets 409 and the 
 import logging
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -103,6 +106,8 @@ class Idempotency:
         self._app = app
         self._replays = replays
         self._body_bytes_max = body_bytes_max
+        self._owed: dict[str, Callable[[Any], None]] = {}
+        """Ends of claims that the database was away for, by request: the next claim brings them in."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the module."""
@@ -141,12 +146,19 @@ class Idempotency:
         query: bytes = request.scope["query_string"]
         asked = request.scope["path"] + ("?" + query.decode("latin-1") if query else "")
         fingerprint = fingerprint_of(key, path=asked, body=body)
-        found = await serving.books.database.run(
-            lambda connection: claim(
+        owed = dict(self._owed)
+
+        def work(connection: Any) -> Claim:
+            for end in owed.values():
+                end(connection)
+            return claim(
                 connection, tenant_id=tenant_id, key=key, fingerprint=fingerprint, request_id=request_id_of(request),
                 replica_id=serving.books.replica_id, at_us=microseconds(serving.clock.now()),
-            )
-        )  # fmt: skip
+            )  # fmt: skip
+
+        found = await serving.books.database.run(work)
+        for name in owed:
+            self._owed.pop(name, None)
         if found.fingerprint != fingerprint:
             raise IdempotencyMismatch
         if not found.is_mine and self._replays.find(found.request_id) is None:
@@ -173,13 +185,13 @@ class Idempotency:
             is_refused = recorded.status >= 400
             if recorded.status == 200 and recorded.is_whole:
                 self._replays.keep(request_id, recorded)
-            end = let_go if is_refused else finish
+            named = {"request_id": request_id, "tenant_id": tenant_id, "key": key}
+            end = partial(let_go if is_refused else finish, **named)
             try:
-                await serving.books.database.run(
-                    lambda connection: end(connection, request_id=request_id, tenant_id=tenant_id, key=key)
-                )
+                await serving.books.database.run(end)
             except StorageUnavailable:
-                log.warning("request %s: its Idempotency-Key stays in progress, the database is away", request_id)
+                self._owed[request_id] = end
+                log.warning("request %s: its Idempotency-Key is in progress until the database is back", request_id)
 
 
 def is_keyed_by_body(request: Request) -> bool:

@@ -14,6 +14,8 @@ from app.metering.ledger import Outcome
 from app.metering.tables import hold, idempotency, usage_entry
 
 TTL_US = 24 * 3_600_000_000
+ANSWERED_US = 60_000_000
+"""How long after its settlement an answer is surely out, or its replica is dead."""
 RUNNING, DONE = "running", "done"
 
 
@@ -57,7 +59,7 @@ def claim(
     found = connection.execute(select(idempotency).where(*mine)).mappings().one()
     return Claim(
         request_id=found["request_id"], fingerprint=found["fingerprint"], is_mine=found["request_id"] == request_id,
-        is_done=found["state"] == DONE or _has_crashed(connection, found["request_id"]),
+        is_done=found["state"] == DONE or _has_ended(connection, found["request_id"], at_us),
     )  # fmt: skip
 
 
@@ -76,10 +78,11 @@ def _claim(request_id: str, tenant_id: str, key: str) -> tuple[ColumnElement[boo
     return mine.tenant_id == tenant_id, mine.key_hash == hash_of(key), mine.request_id == request_id
 
 
-def _has_crashed(connection: Connection, request_id: str) -> bool:
-    """Whether its replica died with it, so that nobody will finish the claim."""
-    crashed = select(usage_entry.c.id).where(usage_entry.c.id == request_id, usage_entry.c.outcome == Outcome.CRASHED)
-    return connection.scalar(crashed) is not None
+def _has_ended(connection: Connection, request_id: str, at_us: int) -> bool:
+    """Whether nobody will finish the claim: its replica died with it, or before it could."""
+    entry = usage_entry.c
+    ended = (entry.outcome == Outcome.CRASHED) | (entry.occurred_us <= at_us - ANSWERED_US)
+    return connection.scalar(select(entry.id).where(entry.id == request_id, ended)) is not None
 
 
 def _is_void(connection: Connection, request_id: str) -> bool:
