@@ -21,6 +21,12 @@ if act == 'renew' then
 end
 
 local level, capacity, fill, cost = {}, {}, {}, {}
+
+local function write(place)
+  redis.call('HSET', KEYS[place], 'l', string.format('%.6f', level[place]), 't', string.format('%d', now))
+  redis.call('PEXPIRE', KEYS[place], math.ceil((capacity[place] - level[place]) / fill[place]) + 1000)
+end
+
 for place = 1, buckets do
   capacity[place] = tonumber(ARGV[2 + 3 * place])
   fill[place] = tonumber(ARGV[3 + 3 * place])
@@ -28,11 +34,7 @@ for place = 1, buckets do
   local held = redis.call('HMGET', KEYS[place], 'l', 't')
   local since = math.min(tonumber(held[2]) or now, now)
   level[place] = math.min(capacity[place], (tonumber(held[1]) or capacity[place]) + (now - since) * fill[place])
-end
-
-local function write(place)
-  redis.call('HSET', KEYS[place], 'l', string.format('%.6f', level[place]), 't', string.format('%d', now))
-  redis.call('PEXPIRE', KEYS[place], math.ceil((capacity[place] - level[place]) / fill[place]) + 1000)
+  if (tonumber(held[2]) or now) > now then write(place) end -- the clock was set back: the bucket fills from here on
 end
 
 local function answer(allowed, wait, reached)

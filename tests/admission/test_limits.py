@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from app.admission.authenticate import Principal
 from app.admission.buckets import What
@@ -193,6 +194,21 @@ async def test_a_dead_replicas_requests_stop_counting_when_their_lease_ends(
     assert not await ran(alive, who, "renewed")
     await asyncio.sleep(0.2)
     assert await ran(alive, who, "late")
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+async def test_a_clock_of_redis_that_jumps_an_hour_gives_one_bucket_at_most_and_stops_nobody(
+    replicas: Callable[[], list[Limits]], redis_server: RedisServer, hours: int
+) -> None:
+    [limits, _], who = replicas(), principal(requests_per_minute=240)
+    assert 240 <= sum([await ran(limits, who, f"a{n}") for n in range(300)]) < 300
+    async with Redis.from_url(redis_server.url) as redis:  # pyright: ignore[reportUnknownMemberType]
+        async for name in redis.scan_iter("*:requests"):
+            await redis.hincrby(name, "t", -hours * 3_600_000)  # as if they had been written an hour ago, or to come
+    passed = sum([await ran(limits, who, f"b{n}") for n in range(300)])
+    assert (240 <= passed < 300) if hours > 0 else passed < 60
+    await asyncio.sleep(0.5)
+    assert await ran(limits, who, "later"), "four a second are filled in again"
 
 
 def test_a_url_that_is_none_stops_the_start() -> None:

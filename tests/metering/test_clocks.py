@@ -1,6 +1,7 @@
 """Clocks that jump an hour, and the borders of months: windows, invoices and entries stay right."""
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -54,6 +55,17 @@ async def books(database: Database, key: NewKey, clock: JumpingClock, tmp_path: 
     made.close()
 
 
+@pytest.fixture
+def local_zone(zone: str) -> Iterator[None]:
+    """The machine's own zone."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("TZ", zone)
+        time.tzset()
+        assert zone == "UTC" or time.localtime().tm_gmtoff != 0, "the zone is not known here"
+        yield
+    time.tzset()
+
+
 def admission(key: NewKey, name: str) -> Admission:
     return Admission(
         request_id=name, tenant_id=key.record.tenant_id, key_id=key.record.id, model="m", task="t", route="x",
@@ -100,8 +112,9 @@ async def test_a_hold_is_released_in_the_month_that_held_it_and_each_month_has_i
     assert await database.run(lambda c: list(drifts(c))) == []
 
 
-async def test_the_border_of_a_month_is_utc_to_the_microsecond(
-    books: Books, database: Database, key: NewKey, clock: JumpingClock
+@pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "Pacific/Pago_Pago", "Europe/Berlin"])
+async def test_the_border_of_a_month_is_utc_to_the_microsecond_wherever_the_server_stands(
+    books: Books, database: Database, key: NewKey, clock: JumpingClock, local_zone: None
 ) -> None:
     for name, at in (("last", DECEMBER - timedelta(microseconds=1)), ("first", DECEMBER)):
         clock.at = at
