@@ -12,11 +12,13 @@ from app.clock import Clock
 from app.metering.acts import Operator
 from app.metering.database import Database, Work
 from app.metering.keys import Pepper
+from app.metering.tenants import find_tenant
 from app.serving import Serving
 
 T = TypeVar("T")
 After = Annotated[str, Query(description="The last id of the page before.")]
 PageSize = Annotated[int, Query(ge=1, le=1000, description="How many at most.")]
+OfTenant = Annotated[str | None, Query(description="Only this tenant's: its id or name.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,18 @@ class Acting:
         """Read what `act` allows to be read. Raises NotAllowed."""
         self.operator.require(act)
         return await self.desk.database.run(work)
+
+    async def read_page(
+        self, act: str, listed: Callable[..., list[T]], shown: Callable[[T], Any], *,
+        tenant: str | None, after: Any, limit: int, **chosen: Any,
+    ) -> dict[str, Any]:  # fmt: skip
+        """A page of what `listed` finds after `after`, of one tenant or of all. Raises NotAllowed, NotFound."""
+
+        def work(connection: Any) -> list[T]:
+            tenant_id = None if tenant is None else find_tenant(connection, tenant).id
+            return listed(connection, after=after, limit=limit + 1, tenant_id=tenant_id, **chosen)
+
+        return page(await self.read(act, work), limit, shown)
 
     async def note(self, act: str, target: str, details: dict[str, Any]) -> None:
         """Write down an act that changes nothing in the database. Raises NotAllowed."""

@@ -5,10 +5,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from app.api.admin_acting import Acts, PageSize, page
+from app.api.admin_acting import Acts, PageSize
 from app.api.admin_bodies import AuditList, AuditVerdict
 from app.metering import audit
-from app.metering.tenants import find_tenant
 
 router = APIRouter(prefix="/admin/audit", tags=["admin: audit"])
 
@@ -20,13 +19,7 @@ async def list_all(
     tenant: Annotated[str | None, Query(description="Only what concerns this tenant: its id or name.")] = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Every act of an operator, oldest first: who, what, before and after."""
-    found = await acts.read(
-        "audit.read",
-        lambda c: audit.list_audit(
-            c, after=after, limit=limit + 1, tenant_id=None if tenant is None else find_tenant(c, tenant).id
-        ),
-    )
-    return page(found, limit, dict)
+    return await acts.read_page("audit.read", audit.list_audit, dict, tenant=tenant, after=after, limit=limit)
 
 
 @router.get("/verify", response_model=AuditVerdict, summary="Verify the audit log")

@@ -1,10 +1,10 @@
 """The operator's routes for keys."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 
-from app.api.admin_acting import Acting, Acts, After, PageSize, body_schema, page
+from app.api.admin_acting import Acting, Acts, After, OfTenant, PageSize, body_schema
 from app.api.admin_bodies import (
     KeyBody,
     KeyChangeBody,
@@ -20,7 +20,6 @@ from app.metering import keys
 from app.metering.keys import key_json
 from app.metering.limits import NO_LIMITS
 from app.metering.moments import moment_us, span_us
-from app.metering.tenants import find_tenant
 
 router = APIRouter(prefix="/admin/keys", tags=["admin: keys"])
 
@@ -57,18 +56,9 @@ async def create(request: Request, acts: Acts) -> dict[str, Any]:
 
 
 @router.get("", response_model=KeyList, summary="List keys")
-async def list_all(
-    acts: Acts, after: After = "", limit: PageSize = 100,
-    tenant: Annotated[str | None, Query(description="Only this tenant's: its id or name.")] = None,
-) -> dict[str, Any]:  # fmt: skip
+async def list_all(acts: Acts, after: After = "", limit: PageSize = 100, tenant: OfTenant = None) -> dict[str, Any]:
     """Oldest first, revoked ones too."""
-    found = await acts.read(
-        "key.read",
-        lambda c: keys.list_keys(
-            c, after=after, limit=limit + 1, tenant_id=None if tenant is None else find_tenant(c, tenant).id
-        ),
-    )
-    return page(found, limit, key_json)
+    return await acts.read_page("key.read", keys.list_keys, key_json, tenant=tenant, after=after, limit=limit)
 
 
 @router.get("/{key}", response_model=KeyShown, summary="Show a key")

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse
 
-from app.api.admin_acting import Acts, After, PageSize, body_schema, page
+from app.api.admin_acting import Acts, After, OfTenant, PageSize, body_schema
 from app.api.admin_money_bodies import (
     BudgetBody,
     BudgetList,
@@ -29,7 +29,6 @@ from app.metering.prices import list_prices, prices_of, tenant_id_of
 from app.registry.model import TaskName
 
 router = APIRouter(prefix="/admin", tags=["admin: money"])
-OfTenant = Annotated[str | None, Query(description="Only this tenant's: its id or name.")]
 NO_KEY = "a top-up needs the header Idempotency-Key: the payment's id, say; a retry with it moves no money twice"
 
 
@@ -79,14 +78,10 @@ async def list_all_prices(
     tenant: Annotated[str | None, Query(description="What this tenant pays: its own and the common ones.")] = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Every price ever set, in that order; `state` says which hold."""
-    found = await acts.read(
-        "price.read",
-        lambda c: list_prices(
-            c, clock=acts.desk.clock, model=model, task=None if task is None else task.value, after=after,
-            limit=limit + 1, tenant_id=None if tenant is None else tenant_id_of(c, tenant),
-        ),
+    return await acts.read_page(
+        "price.read", list_prices, dict, tenant=tenant, after=after, limit=limit, clock=acts.desk.clock, model=model,
+        task=None if task is None else task.value,
     )  # fmt: skip
-    return page(found, limit, dict)
 
 
 @router.get("/prices/present", response_model=PresentPrices, summary="What a model costs at a moment")
@@ -128,14 +123,9 @@ async def list_all_budgets(
     acts: Acts, after: After = "", limit: PageSize = 100, tenant: OfTenant = None
 ) -> dict[str, Any]:
     """Balances and months as they stand: limit, spent, held by running requests, available."""
-    found = await acts.read(
-        "budget.read",
-        lambda c: list_budgets(
-            c, clock=acts.desk.clock, after=after, limit=limit + 1,
-            tenant_id=None if tenant is None else tenant_id_of(c, tenant),
-        ),
-    )  # fmt: skip
-    return page(found, limit, budget_json)
+    return await acts.read_page(
+        "budget.read", list_budgets, budget_json, tenant=tenant, after=after, limit=limit, clock=acts.desk.clock
+    )
 
 
 @router.get("/budgets/{budget_id}", response_model=BudgetShown, summary="Show a budget")
@@ -184,10 +174,4 @@ async def list_all_top_ups(
     acts: Acts, after: After = "", limit: PageSize = 100, tenant: OfTenant = None
 ) -> dict[str, Any]:
     """Oldest first."""
-    found = await acts.read(
-        "budget.read",
-        lambda c: list_top_ups(
-            c, after=after, limit=limit + 1, tenant_id=None if tenant is None else tenant_id_of(c, tenant)
-        ),
-    )
-    return page(found, limit, dict)
+    return await acts.read_page("budget.read", list_top_ups, dict, tenant=tenant, after=after, limit=limit)

@@ -5,13 +5,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from pydantic import ConfigDict, Field
 
-from app.api.admin_acting import Acts, After, PageSize, body_schema, page
+from app.api.admin_acting import Acts, After, OfTenant, PageSize, body_schema, page
 from app.api.admin_bodies import AdminBody
 from app.api.body import read_body
 from app.delivery.addresses import checked_url
 from app.metering import webhooks
 from app.metering.outbox import State, list_deliveries
-from app.metering.tenants import find_tenant
 
 router = APIRouter(prefix="/admin", tags=["admin: webhooks"])
 
@@ -44,18 +43,9 @@ async def create(request: Request, acts: Acts) -> dict[str, Any]:
 
 
 @router.get("/webhooks", summary="List webhooks")
-async def list_all(
-    acts: Acts, after: After = "", limit: PageSize = 100,
-    tenant: Annotated[str | None, Query(description="Only this tenant's: its id or name.")] = None,
-) -> dict[str, Any]:  # fmt: skip
+async def list_all(acts: Acts, after: After = "", limit: PageSize = 100, tenant: OfTenant = None) -> dict[str, Any]:
     """Oldest first."""
-    found = await acts.read(
-        "webhook.read",
-        lambda c: webhooks.list_webhooks(
-            c, after=after, limit=limit + 1, tenant_id=None if tenant is None else find_tenant(c, tenant).id
-        ),
-    )
-    return page(found, limit, dict)
+    return await acts.read_page("webhook.read", webhooks.list_webhooks, dict, tenant=tenant, after=after, limit=limit)
 
 
 @router.post("/webhooks/{webhook_id}/rotate", summary="Give a webhook another secret")
