@@ -1,4 +1,4 @@
-"""Random histories of holds, extensions, settlements, crashes, replays and price changes: the books always balance."""
+"""Random histories of holds, leases, extensions, settlements, crashes, replays and new prices: the books balance."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +10,10 @@ from sqlalchemy import create_engine, event, func, select
 
 from app.errors import Conflict, InsufficientQuota
 from app.metering.budgets import add_money, list_budgets, set_monthly
+from app.metering.leases import Window, change_leases, return_leases
 from app.metering.ledger import Admission, Outcome, Usage, extend_hold, open_hold, recover, release, settle
 from app.metering.money import cost_nano
-from app.metering.tables import api_key, hold, metadata, tenant, usage_entry
+from app.metering.tables import api_key, budget_lease, hold, metadata, tenant, usage_entry
 from app.metering.transactions import begin_immediately, configure
 from app.metering.verify import drifts
 from tests.fixtures.clock import TurnedClock
@@ -41,6 +42,7 @@ class Money(RuleBasedStateMachine):
         self.open: dict[str, Open] = {}
         self.done: list[tuple[Admission, Outcome, Usage, int]] = []
         self.costs: dict[str, int] = {}
+        self.leased: dict[Window, int] = {}
         self.paid = 0
         self.count = 0
         self.prices = {"input_token": 1500, "output_token": 2500}
@@ -139,12 +141,52 @@ class Money(RuleBasedStateMachine):
         assert self.run_one(lambda c: recover(c, replica_id="local", clock=self.clock)) == len(self.open)
         self.costs |= dict.fromkeys(self.open, 0)
         self.open.clear()
+        assert self.run_one(lambda c: return_leases(c, replica_id="local")) == sum(self.leased.values())
+        self.leased.clear()
+
+    def windows(self) -> tuple[Window, ...]:
+        """The windows that bind a request of now."""
+        found = self.run_one(lambda c: list_budgets(c, clock=self.clock))
+        return tuple(sorted((one.id, one.window_us) for one in found))
+
+    @rule(wanted=st.integers(0, 100_000), share=st.sampled_from([0.1, 0.5, 1.0]))
+    def lease(self, wanted: int, share: float) -> None:
+        targets = dict.fromkeys(self.windows(), wanted)
+        found = self.run_one(lambda c: change_leases(c, replica_id="local", targets=targets, share=share))
+        for place, lease in found.items():
+            assert 0 <= lease.amount_nano <= max(wanted, self.leased.get(place, 0))
+            self.leased[place] = lease.amount_nano
+
+    @precondition(lambda self: any(self.leased.values()))
+    @rule(input_tokens=TOKENS, output_tokens=TOKENS, at_once=st.booleans())
+    def sell_while_the_database_is_away(self, input_tokens: int, output_tokens: int, at_once: bool) -> None:
+        """As the books of a replica do: no hold, within the leases; the entry is shipped later, perhaps twice."""
+        self.count += 1
+        windows = self.windows()
+        admission = Admission(
+            request_id=f"r{self.count}", tenant_id="t", key_id="k", model="m", task="t", route="x",
+            prices=dict(self.prices), input_tokens=input_tokens, output_tokens_max=100, admitted_us=self.now_us,
+            windows=windows,
+        )  # fmt: skip
+        cost, usage = admission.cost_nano(output_tokens), Usage(input_tokens=input_tokens, output_tokens=output_tokens)
+        if cost > min(self.leased.get(place, 0) for place in windows):
+            return
+        self.costs[admission.request_id] = cost
+        for place in windows:
+            self.leased[place] = self.leased.get(place, 0) - cost
+        self.done.append((admission, Outcome.FINISHED, usage, self.now_us))
+        for _ in range(1 if at_once else 2):
+            self.run_one(lambda c: settle(c, admission, Outcome.FINISHED, usage, at_us=self.now_us))
 
     @invariant()
     def the_books_balance(self) -> None:
         if not self.paid and not self.count:
             return
         assert self.run_one(lambda c: list(drifts(c))) == []
+        rows = self.run_one(lambda c: c.execute(select(budget_lease)).all())
+        assert {(row.budget_id, row.window_us): row.amount_nano for row in rows} == {
+            place: amount for place, amount in self.leased.items() if amount
+        }
         spent = sum(self.costs.values())
         assert self.run_one(lambda c: c.scalar(select(func.coalesce(func.sum(usage_entry.c.cost_nano), 0)))) == spent
         assert self.run_one(lambda c: c.scalar(select(func.count()).select_from(hold))) == len(self.open)
