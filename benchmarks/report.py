@@ -56,7 +56,7 @@ def goals_table(results: Results) -> str:
     for goal in GOALS:
         found = goal.measured(results)
         if found is None:
-            rows.append((goal.work, goal.figure, goal.shown_bound, "", goal.why_not or reason(results, goal), ""))
+            rows.append((goal.work, goal.figure, goal.shown_bound, "", reason(results, goal), ""))
         else:
             who, ratio = found
             rows.append((goal.work, goal.figure, goal.shown_bound, ratio.shown(), who,

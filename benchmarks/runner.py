@@ -12,7 +12,7 @@ from benchmarks.processes import Worker
 from benchmarks.runners.runner import PRECISIONS, NotHosted
 from benchmarks.workloads import make_work
 
-OURS, HTTP = "tollgate-engine", "tollgate-http"
+OURS, HTTP, UNMETERED = "tollgate-engine", "tollgate-http", "tollgate-unmetered"
 STATIC = "ctranslate2-int8"
 LOADS = (0.3, 0.5, 0.7, 0.9, 1.1)
 LOAD_OF_THE_GOAL = 0.7
@@ -25,7 +25,7 @@ ENGINES: dict[str, tuple[str, ...]] = {
     "gpt2-4": SOME,
     "gpt2-8": SOME,
     "gpt2-16": SOME,
-    "gpt2-32": (*EVERY, f"{HTTP}-best", "continuous-bf16", "litserve-bf16"),
+    "gpt2-32": (*EVERY, f"{HTTP}-best", f"{UNMETERED}-best", "continuous-bf16", "litserve-bf16"),
     "gpt2-queue": (f"{OURS}-best", STATIC),
     "gpt2-poisson": (f"{OURS}-best", STATIC),
     "bert-64": EVERY,

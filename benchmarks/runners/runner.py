@@ -42,12 +42,13 @@ class Runner(Protocol):
 MODULES = {
     "tollgate-engine": "tollgate_engine",
     "tollgate-http": "tollgate_http",
+    "tollgate-unmetered": "tollgate_unmetered",
     "transformers": "transformers_generate",
     "continuous": "transformers_continuous",
     "ctranslate2": "ctranslate2_runner",
     "litserve": "litserve_runner",
 }
-SERVERS = frozenset({"tollgate-engine", "tollgate-http", "litserve"})
+SERVERS = frozenset({"tollgate-engine", "tollgate-http", "tollgate-unmetered", "litserve"})
 """They start processes of their own, which a pause would make believe that others have died."""
 PRECISIONS = ("int8", "bf16", "fp32")
 

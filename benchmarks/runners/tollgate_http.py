@@ -1,4 +1,4 @@
-"""Tollgate as its customers meet it: the server in a process of its own, keys, metering, and a stream a client."""
+"""Tollgate as its customers meet it: the server in a process of its own, a key, prices, a budget, a stream a client."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ from benchmarks.runners.served import Served
 from benchmarks.workloads import Ask, Work
 
 CATALOGUE = """models:
-  - {{id: {model}, task: {task}, family: {model}, licence: none, free: true, load: start, precision: {precision},
+  - {{id: {model}, task: {task}, family: {model}, licence: none, load: start, precision: {precision},
      source: {{folder: "{folder}"}}}}
 """
 TASKS = {"gpt2": "text-generation"}
@@ -27,8 +27,9 @@ TIMEOUT_S = 600.0
 class TollgateHttp:
     """See Runner."""
 
-    def __init__(self, precision: str) -> None:
+    def __init__(self, precision: str, *, command: str = "app") -> None:
         self._precision = precision
+        self._command = command
         self._home = tempfile.TemporaryDirectory(prefix="tollgate-benchmark-")
         self._server: Served | None = None
         self._key = ""
@@ -42,8 +43,8 @@ class TollgateHttp:
         filled = CATALOGUE.format(model=model, task=TASKS[model], precision=self._precision, folder=folder)
         catalogue.write_text(filled, encoding="utf-8")
         env = {"TOLLGATE_HOME": str(home), "TOLLGATE_REGISTRY__CATALOGUE": str(catalogue)}
-        self._key = make_key(env)
-        self._server = Served(["app", "serve", "--host", "127.0.0.1"], env=env, ready="/livez")
+        self._key = make_customer(env, model=model, task=TASKS[model])
+        self._server = Served([self._command, "serve", "--host", "127.0.0.1"], env=env, ready="/livez")
         asyncio.run(self._wait_for_model(model))
         return f"{self._precision}, {self._server.memory_bytes() / 2**20:.0f} MiB resident"
 
@@ -98,7 +99,7 @@ class TollgateHttp:
                 chunk = json.loads(line[6:])
                 if chunk["choices"] and chunk["choices"][0]["text"]:
                     watch.received(place, 1)
-                elif "usage" in chunk:
+                elif chunk.get("usage"):
                     charged = chunk["usage"]["completion_tokens"]
         return charged
 
@@ -109,11 +110,20 @@ class TollgateHttp:
         self._home.cleanup()
 
 
-def make_key(env: dict[str, str]) -> str:
-    """A key from the command line, as an operator makes it."""
-    command = [sys.executable, "-m", "app", "keys", "create", "--tenant", "bench", "--name", "bench", "--json"]
-    made = subprocess.run(command, env=os.environ | env, capture_output=True, text=True, check=True)
-    return json.loads(made.stdout)["key"]
+def make_customer(env: dict[str, str], *, model: str, task: str) -> str:
+    """A key of a tenant with a balance, a monthly budget and prices, made on the command line as operators do."""
+    tenant, sold = ("--tenant", "bench"), ("--model", model, "--task", task, "--per-million", "0.15")
+
+    def command(*words: str) -> str:
+        command = [sys.executable, "-m", "app", *words, "--json"]
+        return subprocess.run(command, env=os.environ | env, capture_output=True, text=True, check=True).stdout
+
+    key = json.loads(command("keys", "create", *tenant, "--name", "bench"))["key"]
+    for meter in ("input_token", "output_token"):
+        command("prices", "set", *sold, "--meter", meter)
+    command("budgets", "topup", *tenant, "--amount", "1000")
+    command("budgets", "set", *tenant, "--monthly", "1000")
+    return key
 
 
 def make(precision: str) -> TollgateHttp:
