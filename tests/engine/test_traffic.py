@@ -231,6 +231,7 @@ async def test_no_slot_leaks_after_400_random_jobs(engine: EngineClient, alone: 
 
 
 @pytest.mark.fault_long
+@pytest.mark.timeout(900)
 async def test_no_slot_leaks_after_10000_random_jobs(engine: EngineClient, alone: list[list[Event]]) -> None:
     await many(engine, alone, 10_000)
 
