@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, cast
 
 from fastapi import Depends, Query, Request
-from pydantic import BaseModel
 
 from app.api.context import Admin, serving_of
 from app.clock import Clock
@@ -82,27 +81,3 @@ Acts = Annotated[Acting, Depends(acting)]
 def page(found: list[T], limit: int, shown: Callable[[T], Any]) -> dict[str, Any]:
     """A page of what was read with one more than `limit`."""
     return {"object": "list", "data": [shown(one) for one in found[:limit]], "has_more": len(found) > limit}
-
-
-def body_schema(body: type[BaseModel]) -> dict[str, Any]:
-    """OpenAPI's word for a body that the route reads itself, with its examples."""
-    schema = body.model_json_schema(ref_template="#/components/schemas/{model}")
-    definitions = schema.pop("$defs", {})
-    return {
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": inlined(schema, definitions)}},
-        }
-    }
-
-
-def inlined(schema: Any, definitions: dict[str, Any]) -> Any:
-    """The schema with its references written out, as it stands alone."""
-    if isinstance(schema, dict):
-        found = cast("dict[str, Any]", schema)
-        if "$ref" in found:
-            return inlined(definitions[found["$ref"].rsplit("/", 1)[-1]], definitions)
-        return {name: inlined(value, definitions) for name, value in found.items()}
-    if isinstance(schema, list):
-        return [inlined(value, definitions) for value in cast("list[Any]", schema)]
-    return schema

@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from app.api.admin_acting import Acting, Acts, After, OfTenant, PageSize, body_schema
+from app.api.admin_acting import Acting, Acts, After, OfTenant, PageSize
 from app.api.admin_bodies import (
     KeyBody,
     KeyChangeBody,
@@ -16,6 +16,7 @@ from app.api.admin_bodies import (
     ScopesBody,
 )
 from app.api.body import read_body
+from app.api.document import body_schema
 from app.metering import keys
 from app.metering.keys import key_json
 from app.metering.limits import NO_LIMITS

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse
 
-from app.api.admin_acting import Acts, After, OfTenant, PageSize, body_schema
+from app.api.admin_acting import Acts, After, OfTenant, PageSize
 from app.api.admin_money_bodies import (
     BudgetBody,
     BudgetList,
@@ -18,6 +18,7 @@ from app.api.admin_money_bodies import (
     TopUpList,
 )
 from app.api.body import read_body
+from app.api.document import body_schema
 from app.errors import InvalidRequest
 from app.metering import money_acts
 from app.metering.balances import budget_json, get_budget, list_top_ups

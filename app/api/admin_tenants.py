@@ -4,9 +4,10 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from app.api.admin_acting import Acts, After, PageSize, body_schema, page
+from app.api.admin_acting import Acts, After, PageSize, page
 from app.api.admin_bodies import ErasureBody, LimitsBody, TenantBody, TenantChangeBody, TenantList, TenantShown
 from app.api.body import read_body
+from app.api.document import body_schema
 from app.errors import InvalidRequest
 from app.metering import tenants
 from app.metering.limits import NO_LIMITS

@@ -5,9 +5,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from pydantic import ConfigDict, Field
 
-from app.api.admin_acting import Acts, After, OfTenant, PageSize, body_schema, page
+from app.api.admin_acting import Acts, After, OfTenant, PageSize, page
 from app.api.admin_bodies import AdminBody
 from app.api.body import read_body
+from app.api.document import body_schema
 from app.delivery.addresses import checked_url
 from app.metering import webhooks
 from app.metering.outbox import State, list_deliveries

@@ -15,9 +15,10 @@ from app.api.body import model_of
 from app.api.context import Caller, RequestId, Rooms
 from app.api.dialect import route_in
 from app.api.disconnect import unless_hung_up
+from app.api.document import body_schema
 from app.api.errors import answer_of
+from app.api.folding import folded
 from app.api.forms import read_form
-from app.api.native import folded, schema
 from app.api.pairs import choose, directions
 from app.api.receipts import cost_headers
 from app.errors import Kind, TollgateError, UnsupportedParameter
@@ -129,7 +130,7 @@ router = APIRouter(
 
 
 @router.post(
-    "/translate", response_model=TranslationsBody, openapi_extra=schema(TranslateBody), summary="DeepL: translate"
+    "/translate", response_model=TranslationsBody, openapi_extra=body_schema(TranslateBody), summary="DeepL: translate"
 )
 async def translate(request: Request, principal: Caller, serving: Rooms, request_id: RequestId) -> JSONResponse:
     """Each text's translation; JSON, or a form with `text` several times."""

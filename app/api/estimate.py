@@ -7,7 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.body import read_body
 from app.api.context import Caller, RequestId, Rooms
-from app.api.native import TRUNCATE, Texts, as_texts, schema
+from app.api.document import body_schema
+from app.api.native import TRUNCATE, Texts, as_texts
 from app.errors import InvalidRequest
 from app.metering.money import decimal_text
 from app.registry.model import TaskName
@@ -86,7 +87,7 @@ def asked_of(body: EstimateBody, task: TaskName) -> tuple[Task[Any, Any, Any], A
 router = APIRouter(prefix="/v1", tags=["usage"])
 
 
-@router.post("/estimate", openapi_extra=schema(EstimateBody), summary="What would it cost")
+@router.post("/estimate", openapi_extra=body_schema(EstimateBody), summary="What would it cost")
 async def estimate(request: Request, principal: Caller, serving: Rooms, request_id: RequestId) -> dict[str, Any]:
     """Exact input tokens, the most output there can be, and the least and the most that it costs now."""
     body = await read_body(request, EstimateBody)

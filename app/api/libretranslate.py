@@ -15,9 +15,11 @@ from app.api.body import model_of
 from app.api.context import RequestId, Rooms, admitted
 from app.api.dialect import route_in
 from app.api.disconnect import unless_hung_up
+from app.api.document import body_schema
 from app.api.errors import answer_of
+from app.api.folding import folded
 from app.api.forms import read_form
-from app.api.native import as_texts, folded, schema
+from app.api.native import as_texts
 from app.api.pairs import choose, directions
 from app.api.receipts import cost_headers
 from app.errors import Kind, TollgateError, UnsupportedParameter
@@ -113,7 +115,7 @@ router = APIRouter(tags=["libretranslate"], route_class=route_in(refusal))
 @router.post(
     "/translate",
     response_model=TranslatedBody,
-    openapi_extra=schema(TranslateBody),
+    openapi_extra=body_schema(TranslateBody),
     summary="LibreTranslate: translate",
 )
 async def translate(request: Request, serving: Rooms, request_id: RequestId) -> JSONResponse:
@@ -142,7 +144,10 @@ async def translate(request: Request, serving: Rooms, request_id: RequestId) -> 
 
 
 @router.post(
-    "/detect", response_model=list[DetectedBody], openapi_extra=schema(DetectBody), summary="LibreTranslate: detect"
+    "/detect",
+    response_model=list[DetectedBody],
+    openapi_extra=body_schema(DetectBody),
+    summary="LibreTranslate: detect",
 )
 async def detect_language(request: Request) -> JSONResponse:
     """The likeliest languages of a text. No model runs: it is not charged."""

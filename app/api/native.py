@@ -6,17 +6,16 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.admission.authenticate import Principal
 from app.api.body import read_body
 from app.api.context import Caller, RequestId, Rooms
 from app.api.disconnect import unless_hung_up
+from app.api.document import body_schema
+from app.api.folding import folded
 from app.api.receipts import cost_headers
 from app.errors import InvalidRequest
 from app.metering.ledger import Receipt
-from app.serving import Serving
 from app.tasks.answering import Answering, AnsweringRequest
 from app.tasks.classification import Classification, ClassificationRequest
-from app.tasks.task import Task
 from app.tasks.translation import Translation, TranslationRequest
 from app.text.truncation import Truncate
 
@@ -151,34 +150,17 @@ def usage_of(receipt: Receipt) -> UsageBody:
     )  # fmt: skip
 
 
-async def folded(
-    serving: Serving, task: Task[Any, Any, Any], asked: Any, *, model: str, principal: Principal, request_id: str,
-    route: str,
-) -> tuple[list[Any], Receipt]:  # fmt: skip
-    """All results in the order of the inputs, and the receipt."""
-    opened = serving.open(task, asked, model=model, principal=principal, request_id=request_id, route=route)
-    async with opened as answer:
-        results = [event async for event in answer.events()]
-        receipt = await answer.settle()
-    return sorted(results, key=lambda result: result.index), receipt
-
-
 def reply(request_id: str, model: str, data: list[Any], receipt: Receipt) -> JSONResponse:
     """The envelope."""
     answers = Answers[Any](id=request_id, model=model, data=data, usage=usage_of(receipt))
     return JSONResponse(answers.model_dump(mode="json"), headers=cost_headers(receipt))
 
 
-def schema(body: type[BaseModel]) -> dict[str, Any]:
-    """OpenAPI's word for a body that the route reads itself."""
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": body.model_json_schema()}}}}
-
-
 router = APIRouter(prefix="/v1", tags=["tasks"])
 
 
 @router.post(
-    "/classifications", response_model=Answers[ClassifiedBody], openapi_extra=schema(ClassificationBody),
+    "/classifications", response_model=Answers[ClassifiedBody], openapi_extra=body_schema(ClassificationBody),
     summary="Label texts",
 )  # fmt: skip
 async def classifications(request: Request, principal: Caller, serving: Rooms, request_id: RequestId) -> JSONResponse:
@@ -201,7 +183,7 @@ async def classifications(request: Request, principal: Caller, serving: Rooms, r
 
 
 @router.post(
-    "/translations", response_model=Answers[TranslatedBody], openapi_extra=schema(TranslationBody),
+    "/translations", response_model=Answers[TranslatedBody], openapi_extra=body_schema(TranslationBody),
     summary="Translate texts",
 )  # fmt: skip
 async def translations(request: Request, principal: Caller, serving: Rooms, request_id: RequestId) -> JSONResponse:
@@ -227,7 +209,7 @@ async def translations(request: Request, principal: Caller, serving: Rooms, requ
 
 
 @router.post(
-    "/answers", response_model=Answers[AnsweredBody], openapi_extra=schema(AnswerBody),
+    "/answers", response_model=Answers[AnsweredBody], openapi_extra=body_schema(AnswerBody),
     summary="Answer questions about texts",
 )  # fmt: skip
 async def answers(request: Request, principal: Caller, serving: Rooms, request_id: RequestId) -> JSONResponse:

@@ -16,9 +16,10 @@ from app.api.body import model_of
 from app.api.context import Caller, RequestId, Rooms
 from app.api.dialect import route_in
 from app.api.disconnect import unless_hung_up
+from app.api.document import body_schema
 from app.api.errors import answer_of
+from app.api.folding import folded
 from app.api.models import may_use
-from app.api.native import folded, schema
 from app.api.receipts import cost_headers
 from app.api.tensors import InferBody, Tensor, answer_with, read_parts, texts_of, wanted_of
 from app.engine.jobs import Sampling
@@ -247,7 +248,7 @@ def unversioned(model_id: str) -> str:
 
 
 @router.post(
-    "/models/{model_id:path}/infer", openapi_extra=schema(InferBody),
+    "/models/{model_id:path}/infer", openapi_extra=body_schema(InferBody),
     responses={200: {"content": {"application/octet-stream": {}}}}, summary="Open Inference: infer",
 )  # fmt: skip
 async def infer(request: Request, model_id: str, principal: Caller, serving: Rooms, request_id: RequestId) -> Response:

@@ -5,9 +5,10 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.admin_acting import Acts, After, body_schema
+from app.api.admin_acting import Acts, After
 from app.api.body import read_body
 from app.api.context import Admin
+from app.api.document import body_schema
 from app.errors import NotFound
 from app.metering.database import microseconds
 from app.metering.keys import KeyRecord, get_key, list_keys

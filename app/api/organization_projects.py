@@ -8,8 +8,9 @@ from typing import Any, Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.admin_acting import Acts, After, body_schema
+from app.api.admin_acting import Acts, After
 from app.api.body import read_body
+from app.api.document import body_schema
 from app.api.organization_keys import SECONDS_MAX, Limit, expiry_us, found_key, list_json, seconds_of
 from app.errors import NotFound
 from app.metering import money_acts

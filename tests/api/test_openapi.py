@@ -1,7 +1,8 @@
 """The OpenAPI document says what every route may answer. No model is loaded."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -21,6 +22,28 @@ def test_every_status_that_an_error_has_is_documented_on_every_route(document: d
         for method, operation in operations.items():
             missing = {str(status) for status in STATUS.values()} - set(operation["responses"])
             assert not missing, (method, path, missing)
+
+
+def references(value: Any) -> Iterator[str]:
+    """Every reference within."""
+    if isinstance(value, dict):
+        found = cast("dict[str, Any]", value)
+        if isinstance(found.get("$ref"), str):
+            yield found["$ref"]
+        for one in found.values():
+            yield from references(one)
+    elif isinstance(value, list):
+        for one in cast("list[Any]", value):
+            yield from references(one)
+
+
+def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+    for path, operations in document["paths"].items():
+        for reference in references(operations):
+            found: Any = document
+            for part in reference.removeprefix("#/").split("/"):
+                assert part in found, (path, reference)
+                found = found[part]
 
 
 def test_every_operation_has_a_name_of_its_own_and_words(document: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from app.admission.authenticate import Principal
 from app.api.aliases import model_named
 from app.api.disconnect import unless_hung_up
 from app.api.errors import answer_of
+from app.api.folding import gathered
 from app.api.numbers import numbers_response
 from app.api.receipts import cost_headers
 from app.api.stream import event
@@ -115,9 +116,8 @@ class Call:
 
     async def _whole(self, task: Task[Any, Any, Any], asked: Any, model: str) -> tuple[list[Any], Receipt, Prepared]:
         async with self.opened(task, asked, model=model) as answer:
-            results = [found async for found in answer.events()]
-            receipt = await answer.settle()
-        return sorted(results, key=lambda found: found.index), receipt, answer.prepared
+            results, receipt = await gathered(answer)
+        return results, receipt, answer.prepared
 
     async def run(self, task: Task[Any, Any, Any], asked: Any, model: str) -> "Ran":
         """All results in the order of the inputs."""

@@ -18,12 +18,12 @@ from app.api.body import read_body
 from app.api.conduct import is_strict, note_ignored
 from app.api.context import Caller, RequestId, Rooms
 from app.api.dialect import route_in
+from app.api.document import body_schema
 from app.api.huggingface import parameters as wire
 from app.api.huggingface import tgi
 from app.api.huggingface.envelope import Call, refusal
 from app.api.huggingface.parameters import TaskBody
 from app.api.huggingface.tgi_bodies import CompatBody, Parameters
-from app.api.native import schema
 from app.api.stream import STREAMED
 from app.errors import DeadlineExceeded, InvalidRequest, ModelLoading, NotFound, TaskMismatch
 from app.registry.model import Model, TaskName
@@ -245,7 +245,7 @@ async def health(model_id: str, serving: Rooms) -> JSONResponse:
 
 @router.post(
     "/models/{model_id:path}/pipeline/{task}",
-    openapi_extra=schema(TaskBody),
+    openapi_extra=body_schema(TaskBody),
     responses=STREAMED,
     summary="Run a task (hub)",
 )
@@ -258,7 +258,10 @@ async def run_task(
 
 
 @router.post(
-    "/pipeline/{task}/{model_id:path}", openapi_extra=schema(TaskBody), responses=STREAMED, summary="Run a task (hub)"
+    "/pipeline/{task}/{model_id:path}",
+    openapi_extra=body_schema(TaskBody),
+    responses=STREAMED,
+    summary="Run a task (hub)",
 )
 async def run_pipeline(
     model_id: str, task: str, request: Request, principal: Caller, serving: Rooms, request_id: RequestId
@@ -270,7 +273,7 @@ async def run_pipeline(
 
 @router.post(
     "/models/{model_id:path}",
-    openapi_extra=schema(TaskBody),
+    openapi_extra=body_schema(TaskBody),
     responses=STREAMED,
     summary="Run a model's own task (hub)",
 )

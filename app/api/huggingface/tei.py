@@ -12,9 +12,9 @@ from starlette.responses import Response
 from app.api.body import model_of, read_body, read_object
 from app.api.context import Caller, RequestId, Rooms
 from app.api.dialect import route_in
+from app.api.document import body_schema
 from app.api.huggingface.envelope import LISTED_MAX, Call, refusal
 from app.api.huggingface.tokenize import TokenizeBody, tokens_json
-from app.api.native import schema
 from app.api.openai import tokenizer
 from app.errors import InvalidRequest
 from app.registry.model import ScoreFunction, TaskName
@@ -161,7 +161,7 @@ def prediction_json(found: Classified) -> list[dict[str, Any]]:
 router = APIRouter(tags=["huggingface"], route_class=route_in(refused))
 
 
-@router.post("/embed", openapi_extra=schema(EmbedBody), summary="Turn texts into vectors (TEI)")
+@router.post("/embed", openapi_extra=body_schema(EmbedBody), summary="Turn texts into vectors (TEI)")
 async def embed(request: Request, principal: Caller, serving: Rooms, request_id: RequestId) -> Response:
     """A vector for each text."""
     call = Call(request=request, principal=principal, serving=serving, request_id=request_id, route="/embed")
@@ -174,7 +174,7 @@ async def embed(request: Request, principal: Caller, serving: Rooms, request_id:
     return ran.answer([one.vector for one in ran.results])
 
 
-@router.post("/predict", openapi_extra=schema(PredictBody), summary="Label texts or pairs (TEI)")
+@router.post("/predict", openapi_extra=body_schema(PredictBody), summary="Label texts or pairs (TEI)")
 async def predict(request: Request, principal: Caller, serving: Rooms, request_id: RequestId) -> Response:
     """Labels of one text or pair; a list of them for a batch."""
     call = Call(request=request, principal=principal, serving=serving, request_id=request_id, route="/predict")
@@ -187,7 +187,7 @@ async def predict(request: Request, principal: Caller, serving: Rooms, request_i
     return ran.answer(shown if isinstance(body.inputs[0], list) else shown[0])
 
 
-@router.post("/rerank", openapi_extra=schema(RerankBody), summary="Rank texts by a query (TEI)")
+@router.post("/rerank", openapi_extra=body_schema(RerankBody), summary="Rank texts by a query (TEI)")
 async def rerank(request: Request, principal: Caller, serving: Rooms, request_id: RequestId) -> Response:
     """The texts' places and scores, best first."""
     call = Call(request=request, principal=principal, serving=serving, request_id=request_id, route="/rerank")
@@ -201,7 +201,7 @@ async def rerank(request: Request, principal: Caller, serving: Rooms, request_id
     return ran.answer(shown)
 
 
-@router.post("/similarity", openapi_extra=schema(SimilarityBody), summary="Compare texts (TEI)")
+@router.post("/similarity", openapi_extra=body_schema(SimilarityBody), summary="Compare texts (TEI)")
 async def similarity(request: Request, principal: Caller, serving: Rooms, request_id: RequestId) -> Response:
     """The cosine of each sentence with the source."""
     call = Call(request=request, principal=principal, serving=serving, request_id=request_id, route="/similarity")
@@ -215,7 +215,7 @@ async def similarity(request: Request, principal: Caller, serving: Rooms, reques
     return ran.answer([one.score for one in ran.results])
 
 
-@router.post("/tokenize", openapi_extra=schema(TokenizeBody), summary="Token ids of texts (TEI, TGI; vLLM)")
+@router.post("/tokenize", openapi_extra=body_schema(TokenizeBody), summary="Token ids of texts (TEI, TGI; vLLM)")
 async def tokenize(request: Request, principal: Caller, serving: Rooms, request_id: RequestId) -> Any:
     """Tokens with their places; nothing runs and nothing is charged. With `prompt` or `messages`, as vLLM has it."""
     found = await read_object(request)
@@ -225,7 +225,7 @@ async def tokenize(request: Request, principal: Caller, serving: Rooms, request_
     return await tokens_json(call, model_of(request, found, TokenizeBody))
 
 
-@router.post("/decode", openapi_extra=schema(DecodeBody), summary="Token ids as text (TEI)")
+@router.post("/decode", openapi_extra=body_schema(DecodeBody), summary="Token ids as text (TEI)")
 async def decode(request: Request, principal: Caller, serving: Rooms, request_id: RequestId) -> list[str]:
     """Texts; nothing runs and nothing is charged."""
     call = Call(request=request, principal=principal, serving=serving, request_id=request_id, route="/decode")

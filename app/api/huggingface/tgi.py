@@ -18,6 +18,7 @@ from app.api.body import read_body
 from app.api.context import Caller, RequestId, Rooms
 from app.api.dialect import route_in
 from app.api.disconnect import unless_hung_up
+from app.api.document import body_schema
 from app.api.huggingface.envelope import Call, last_event, refusal
 from app.api.huggingface.tgi_bodies import (
     BEST_OF_MAX,
@@ -27,7 +28,6 @@ from app.api.huggingface.tgi_bodies import (
     Parameters,
     request_of,
 )
-from app.api.native import schema
 from app.api.stream import STREAMED, SseResponse, event
 from app.engine.events import FinishReason
 from app.errors import EngineLost
@@ -214,7 +214,7 @@ async def compat(call: Call, model: str, body: CompatBody) -> Response:
 router = APIRouter(tags=["huggingface"], route_class=route_in(refused))
 
 
-@router.post("/", openapi_extra=schema(CompatBody), responses=STREAMED, summary="Continue a text (TGI)")
+@router.post("/", openapi_extra=body_schema(CompatBody), responses=STREAMED, summary="Continue a text (TGI)")
 async def root(request: Request, principal: Caller, serving: Rooms, request_id: RequestId) -> Response:
     """A list with the whole text, or a stream of tokens, of the default generation model."""
     call = Call(request=request, principal=principal, serving=serving, request_id=request_id, route="/")
@@ -222,7 +222,7 @@ async def root(request: Request, principal: Caller, serving: Rooms, request_id: 
     return await compat(call, call.default_model(body.model, TaskName.GENERATION), body)
 
 
-@router.post("/generate", openapi_extra=schema(GenerateBody), summary="Continue a text (TGI)")
+@router.post("/generate", openapi_extra=body_schema(GenerateBody), summary="Continue a text (TGI)")
 async def generate(request: Request, principal: Caller, serving: Rooms, request_id: RequestId) -> Response:
     """The new text, with details if they are wanted."""
     call = Call(request=request, principal=principal, serving=serving, request_id=request_id, route="/generate")
@@ -235,7 +235,7 @@ async def generate(request: Request, principal: Caller, serving: Rooms, request_
 
 @router.post(
     "/generate_stream",
-    openapi_extra=schema(GenerateBody),
+    openapi_extra=body_schema(GenerateBody),
     responses=STREAMED,
     summary="Continue a text, streamed (TGI)",
 )

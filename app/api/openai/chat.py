@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from app.api.body import read_body
 from app.api.context import Caller, RequestId, Rooms
-from app.api.native import schema
+from app.api.document import body_schema
 from app.api.openai.envelope import model_of
 from app.api.openai.generating import Generating, Growing
 from app.api.openai.sampling import TOKENS_MAX, SamplingBody, request_of
@@ -169,13 +169,14 @@ router = APIRouter(prefix="/v1", tags=["openai"])
 
 
 @router.post(
-    "/chat/completions", openapi_extra=schema(ChatBody), responses=STREAMED, summary="Answer in a conversation"
+    "/chat/completions", openapi_extra=body_schema(ChatBody), responses=STREAMED, summary="Answer in a conversation"
 )
 async def chat_completions(request: Request, principal: Caller, serving: Rooms, request_id: RequestId) -> Response:
     """The assistant's next message: whole, or streamed as it comes."""
     body = await read_body(request, ChatBody)
     completion = ChatCompletion(
-        serving, body, generation_of(body), principal=principal, request_id=request_id, returned=body.n or 1,
+        serving=serving, body=body, asked=generation_of(body), principal=principal, request_id=request_id,
+        returned=body.n or 1,
         model=model_of(request, body.model, TaskName.GENERATION, serving=serving, principal=principal),
     )  # fmt: skip
     return await completion.respond(request)

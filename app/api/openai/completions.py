@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from app.api.body import read_body
 from app.api.context import Caller, RequestId, Rooms
-from app.api.native import schema
+from app.api.document import body_schema
 from app.api.openai.envelope import model_of
 from app.api.openai.generating import Generating, Growing
 from app.api.openai.sampling import TOKENS_MAX, SamplingBody, request_of
@@ -113,7 +113,7 @@ class Completion(Generating[CompletionBody]):
         """The prompt as read: the caller's own text unless it was cut."""
         if not self.body.echo:
             return ""
-        place = index // self._asked.choices
+        place = index // self.asked.choices
         prompt = prepared.prompts[place]
         if isinstance(prompt, str) and not prepared.is_truncated[place]:
             return prompt
@@ -200,12 +200,13 @@ def prompt_json(score: TokenScore, count: int) -> dict[str, dict[str, Any]] | No
 router = APIRouter(prefix="/v1", tags=["openai"])
 
 
-@router.post("/completions", openapi_extra=schema(CompletionBody), responses=STREAMED, summary="Continue a text")
+@router.post("/completions", openapi_extra=body_schema(CompletionBody), responses=STREAMED, summary="Continue a text")
 async def completions(request: Request, principal: Caller, serving: Rooms, request_id: RequestId) -> Response:
     """Text that continues the prompt: whole, or streamed as it comes."""
     body = await read_body(request, CompletionBody)
     completion = Completion(
-        serving, body, generation_of(body), principal=principal, request_id=request_id, returned=body.n or 1,
+        serving=serving, body=body, asked=generation_of(body), principal=principal, request_id=request_id,
+        returned=body.n or 1,
         model=model_of(request, body.model, TaskName.GENERATION, serving=serving, principal=principal),
         streams_prompt=bool(body.echo) and body.logprobs is not None,
     )  # fmt: skip

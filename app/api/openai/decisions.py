@@ -15,7 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.api.body import read_body
 from app.api.context import Caller, RequestId, Rooms
 from app.api.disconnect import unless_hung_up
-from app.api.native import TRUNCATE, folded, schema
+from app.api.document import body_schema
+from app.api.folding import folded
+from app.api.native import TRUNCATE
 from app.api.openai.envelope import cost_json, model_of
 from app.api.receipts import cost_headers
 from app.errors import InvalidRequest, UnsupportedParameter
@@ -237,7 +239,7 @@ def usage_json(receipt: Receipt) -> dict[str, Any]:
 router = APIRouter(prefix="/v1", tags=["openai"])
 
 
-@router.post("/decisions", openapi_extra=schema(DecisionBody), summary="Answer questions with probabilities")
+@router.post("/decisions", openapi_extra=body_schema(DecisionBody), summary="Answer questions with probabilities")
 async def decisions(request: Request, principal: Caller, serving: Rooms, request_id: RequestId) -> JSONResponse:
     """Each question's answer, in their order."""
     body = await read_body(request, DecisionBody)

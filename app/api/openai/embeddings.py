@@ -11,7 +11,9 @@ from starlette.responses import Response
 from app.api.body import read_body
 from app.api.context import Caller, RequestId, Rooms
 from app.api.disconnect import unless_hung_up
-from app.api.native import TRUNCATE, folded, schema
+from app.api.document import body_schema
+from app.api.folding import folded
+from app.api.native import TRUNCATE
 from app.api.numbers import numbers_response
 from app.api.openai.envelope import cost_json, model_of
 from app.api.receipts import cost_headers
@@ -61,7 +63,7 @@ def vector_json(vector: tuple[float, ...], encoding_format: str | None) -> list[
 router = APIRouter(prefix="/v1", tags=["openai"])
 
 
-@router.post("/embeddings", openapi_extra=schema(EmbeddingBody), summary="Turn texts into vectors")
+@router.post("/embeddings", openapi_extra=body_schema(EmbeddingBody), summary="Turn texts into vectors")
 async def embeddings(request: Request, principal: Caller, serving: Rooms, request_id: RequestId) -> Response:
     """One vector a text, in the order of the inputs."""
     body = await read_body(request, EmbeddingBody)

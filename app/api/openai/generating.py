@@ -4,7 +4,8 @@ import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, TypeVar
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
@@ -69,31 +70,40 @@ class Growing:
         return sum(known) / max(1, len(known))
 
 
+@dataclass(slots=True, kw_only=True)
 class Generating(ABC, Generic[B]):
     """One request; a dialect says what its objects look like."""
 
-    ROUTE: str
-    OBJECT: str
-    CHUNK: str
-    PREFIX: str
+    ROUTE: ClassVar[str]
+    OBJECT: ClassVar[str]
+    CHUNK: ClassVar[str]
+    PREFIX: ClassVar[str]
 
-    def __init__(
-        self, serving: Serving, body: B, asked: GenerationRequest, *, model: str, principal: Principal,
-        request_id: str, returned: int, streams_prompt: bool = False,
-    ) -> None:  # fmt: skip
-        self.body = body
-        self._serving = serving
-        self._asked = asked
-        self._principal = principal
-        self._id = request_id
-        self._model = model
-        self._returned = returned
-        """Choices of each prompt that are shown: the best of those asked for."""
-        self._streams_prompt = streams_prompt
-        self._is_streaming = bool(body.stream)
-        self._tells_ids = bool(body.return_token_ids)
-        self._options = body.stream_options or StreamOptions()
-        self._created = int(time.time())
+    serving: Serving
+    body: B
+    asked: GenerationRequest
+    model: str
+    principal: Principal
+    request_id: str
+    returned: int
+    """Choices of each prompt that are shown: the best of those asked for."""
+    streams_prompt: bool = False
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether text is to leave as it comes."""
+        return bool(self.body.stream)
+
+    @property
+    def tells_ids(self) -> bool:
+        """Whether the ids of prompt and text are to be told."""
+        return bool(self.body.return_token_ids)
+
+    @property
+    def options(self) -> StreamOptions:
+        """What else a stream tells."""
+        return self.body.stream_options or StreamOptions()
 
     @abstractmethod
     def whole_json(self, choice: Growing) -> dict[str, Any]:
@@ -116,15 +126,15 @@ class Generating(ABC, Generic[B]):
         return ""
 
     def _open(self):
-        return self._serving.open(
-            Generation(), self._asked, model=self._model, principal=self._principal, request_id=self._id,
-            route=self.ROUTE, is_streaming=self._is_streaming,
+        return self.serving.open(
+            Generation(), self.asked, model=self.model, principal=self.principal, request_id=self.request_id,
+            route=self.ROUTE, is_streaming=self.is_streaming,
         )  # fmt: skip
 
     def _head(self, kind: str) -> dict[str, Any]:
-        model = self._serving.residency.find(self._model).model
+        model = self.serving.residency.find(self.model).model
         return {
-            "id": self.PREFIX + self._id, "object": kind, "created": self._created, "model": self._model,
+            "id": self.PREFIX + self.request_id, "object": kind, "created": self.created, "model": self.model,
             "system_fingerprint": fingerprint(model),
         }  # fmt: skip
 
@@ -133,7 +143,7 @@ class Generating(ABC, Generic[B]):
 
     def _best(self, choices: list[Growing]) -> list[Growing]:
         """Of each prompt's choices those that are shown, numbered anew."""
-        made, shown = self._asked.choices, self._returned
+        made, shown = self.asked.choices, self.returned
         if made == shown:
             return choices
         kept: list[Growing] = []
@@ -165,13 +175,13 @@ class Generating(ABC, Generic[B]):
         return JSONResponse(self._head(self.OBJECT) | {"choices": shown, "usage": usage}, headers=cost_headers(receipt))
 
     def _ids_json(self, choice: Growing) -> dict[str, Any]:
-        return {"prompt_token_ids": choice.prompt_ids, "token_ids": choice.ids} if self._tells_ids else {}
+        return {"prompt_token_ids": choice.prompt_ids, "token_ids": choice.ids} if self.tells_ids else {}
 
     async def frames(self) -> AsyncIterator[bytes]:
         """The answer as server-sent events. The entry is committed before the last chunk leaves."""
         async with self._open() as answer:
             choices = self._choices(answer.prepared)
-            if not self._streams_prompt:
+            if not self.streams_prompt:
                 for choice in choices:
                     if (first := self.opening(choice)) is not None:
                         yield self._chunk([first | self._first_ids(choice)], answer)
@@ -185,9 +195,9 @@ class Generating(ABC, Generic[B]):
                             first = self.opening(choice) or {}
                             yield self._chunk([first | self._first_ids(choice)], answer)
                     case TextDelta():
-                        if found.text or found.scores or (self._tells_ids and found.ids):
+                        if found.text or found.scores or (self.tells_ids and found.ids):
                             new = self.piece(choice, found.text, found.scores)
-                            more = {"token_ids": found.ids} if self._tells_ids else {}
+                            more = {"token_ids": found.ids} if self.tells_ids else {}
                             yield self._chunk([new | more], answer)
                     case TextDone():
                         choice.done = found
@@ -196,31 +206,31 @@ class Generating(ABC, Generic[B]):
                         if ended == len(choices):
                             receipt = await answer.settle()
                         yield self._chunk([last], answer, receipt)
-            if receipt is not None and self._options.include_usage:
+            if receipt is not None and self.options.include_usage:
                 usage = usage_json(receipt, cached_tokens=answer.cached_tokens)
                 yield event(json.dumps(self._head(self.CHUNK) | {"choices": [], "usage": usage}))
         yield DONE
 
     def _first_ids(self, choice: Growing) -> dict[str, Any]:
-        return {"prompt_token_ids": choice.prompt_ids} if self._tells_ids else {}
+        return {"prompt_token_ids": choice.prompt_ids} if self.tells_ids else {}
 
     def _chunk(
         self, choices: list[dict[str, Any]], answer: Answer[Any, PreparedGeneration], receipt: Receipt | None = None
     ) -> bytes:
         chunk = self._head(self.CHUNK) | {"choices": choices}
-        if self._options.continuous_usage_stats:
+        if self.options.continuous_usage_stats:
             prepared = answer.prepared
             counts = counts_json(prepared.input_tokens, prepared.delivered_tokens, answer.cached_tokens)
             chunk["usage"] = counts if receipt is None else counts | cost_json(receipt)
-        elif self._options.include_usage:
+        elif self.options.include_usage:
             chunk["usage"] = None
         return event(json.dumps(chunk, ensure_ascii=False))
 
     async def respond(self, request: Request) -> Response:
         """Whole, or streamed as it comes."""
-        if not self._is_streaming:
+        if not self.is_streaming:
             return await unless_hung_up(request, self.whole())
         return SseResponse(
-            self.frames, on_error=last_event, on_refusal=refusal, headers={"x-request-id": self._id},
+            self.frames, on_error=last_event, on_refusal=refusal, headers={"x-request-id": self.request_id},
             keep_alive_s=request.app.state.settings.api.keep_alive_s,
         )  # fmt: skip

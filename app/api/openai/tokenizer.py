@@ -15,7 +15,7 @@ from app.admission.authenticate import Principal
 from app.api.aliases import model_named
 from app.api.body import read_body
 from app.api.context import Caller, Rooms
-from app.api.native import schema
+from app.api.document import body_schema
 from app.api.openai.chat import Message, text_of
 from app.api.openai.envelope import aliases_of
 from app.errors import InvalidRequest
@@ -84,7 +84,7 @@ async def tokenized(request: Request, body: TokenizeBody, serving: Serving, prin
 router = APIRouter(tags=["openai"])
 
 
-@router.post("/detokenize", openapi_extra=schema(DetokenizeBody), summary="Token ids as text (vLLM)")
+@router.post("/detokenize", openapi_extra=body_schema(DetokenizeBody), summary="Token ids as text (vLLM)")
 async def detokenize(request: Request, principal: Caller, serving: Rooms) -> dict[str, str]:
     """The text of ids, special tokens included."""
     body = await read_body(request, DetokenizeBody)
