@@ -39,10 +39,10 @@ class Live:
         """Run `work` on the server's loop and wait for it."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
 
-    def new_key(self) -> str:
+    def new_key(self, *, is_admin: bool = False) -> str:
         """A fresh customer's first key, so that a test's entries are its own: `entries(key)`."""
         tenant = f"tenant-{len(self._tenants)}"
-        key = self.on_server(make_key(self.running.database, self.home, name=tenant, tenant=tenant))
+        key = self.on_server(make_key(self.running.database, self.home, name=tenant, tenant=tenant, is_admin=is_admin))
         self._tenants[key] = tenant
         return key
 
