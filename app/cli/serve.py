@@ -6,6 +6,7 @@ import math
 import os
 import resource
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import Message, Receive, Scope, Send
 
 from app.api.guard import guarded
 from app.cli.listening import listen_all
@@ -97,6 +99,25 @@ class Server(uvicorn.Server):
             await asyncio.gather(cutting, return_exceptions=True)
 
 
+class InOneLine:
+    """The application; a start that fails by an error of ours is told by its message, without a trace."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+        self.state = app.state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+
+        async def told(message: Message) -> None:
+            error = sys.exc_info()[1]
+            if message["type"] == "lifespan.startup.failed" and isinstance(error, TollgateError):
+                message = {**message, "message": error.message}
+            await send(message)
+
+        await self._app(scope, receive, told if scope["type"] == "lifespan" else send)
+
+
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
@@ -155,7 +176,7 @@ def server_of(app: FastAPI, settings: Settings, *, is_welcoming: bool) -> Server
     """The server of one process."""
     server = Server(
         uvicorn.Config(
-            app, host=settings.api.host, port=settings.api.port, log_config=None, access_log=False,
+            InOneLine(app), host=settings.api.host, port=settings.api.port, log_config=None, access_log=False,
             http=guarded(settings.api),
             proxy_headers=False,  # api/context.py reads X-Forwarded-For, from trusted proxies only
             timeout_graceful_shutdown=math.ceil(settings.api.drain_s + CUT_OFF_S), timeout_keep_alive=75,

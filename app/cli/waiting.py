@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 import time
+from contextlib import suppress
 from typing import Any
 
 import uvicorn
@@ -66,8 +67,8 @@ async def wait_for_database(settings: Settings, *, listeners: list[socket.socket
             finally:
                 await database.close()
             room = room or Room(settings, listeners)
-            await asyncio.wait((asyncio.create_task(room.is_asked_to_end.wait()),), timeout=pause_s)
-            if room.is_asked_to_end.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(room.is_asked_to_end.wait(), pause_s)
                 return False
             pause_s = min(2 * pause_s, PAUSE_S_MAX)
     finally:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 
+from app.metering.journal import Journal
 from tests.fixtures.residency import write_catalogue
 
 COMMAND = [sys.executable, "-m", "app"]
@@ -111,3 +112,16 @@ def test_a_bad_setting_stops_the_start_in_one_line(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert ended.stderr.startswith("tollgate: engine.slots: ")
     assert len(ended.stderr.strip().splitlines()) == 1
+
+
+def test_a_data_folder_that_another_server_uses_stops_the_start_without_a_trace(tmp_path: Path) -> None:
+    journal = Journal(home=tmp_path)
+    journal.open()
+    catalogue = tmp_path / "catalogue.yaml"
+    catalogue.write_text("models: []\n", encoding="utf-8")
+    env = os.environ | {"TOLLGATE_HOME": str(tmp_path), "TOLLGATE_REGISTRY__CATALOGUE": str(catalogue)}
+    words = [*COMMAND, "serve", "--port", str(free_port())]
+    ended = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
+    journal.close()
+    assert ended.returncode != 0
+    assert "another server uses the data folder" in ended.stderr and "Traceback" not in ended.stderr
