@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import shutil
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -124,6 +125,7 @@ def lifespan_of(
             replica_id=books.replica_id, books=books,
         )  # fmt: skip
         watch(metrics, serving)
+        metrics.gauge("tollgate_data_free_bytes", lambda: float(shutil.disk_usage(settings.home).free))
         app.state.scrape = Scrape(metrics, boards=settings.observability.metrics_compat)
         if worker is None:
             await settle_leftovers(settings, database)

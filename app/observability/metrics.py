@@ -105,6 +105,8 @@ METRICS: tuple[Series, ...] = (
     Series("tollgate_limits_shared", G, "1 while Redis counts the limits, 0 while each replica enforces its share; "
            "only with Redis.", across="min"),
     Series("tollgate_spool_waiting", G, "1 while entries wait for the database.", across="max"),
+    Series("tollgate_data_free_bytes", G, "Room on the disk of the data folder: for the spool, and for SQLite.",
+           across="min"),
     Series("tollgate_webhook_attempts", C, "Attempts to deliver a webhook's message: delivered, failed, or dead "
            "(the last one failed).", ("outcome",)),
     Series("tollgate_usage_events_sent", C, "Usage events handed to the file or the webhook."),
