@@ -210,7 +210,7 @@ async def test_no_route_runs_without_a_key(server: Running, path: str) -> None:
 
 async def test_probes_metrics_and_documents_need_no_key(server: Running) -> None:
     await server.client.post(CALLS[1][0], json=CALLS[1][1])
-    for path in ("/livez", "/readyz", "/startupz", "/docs"):
+    for path in ("/livez", "/readyz", "/health", "/startupz", "/docs"):
         assert (await server.client.get(path, headers={"authorization": ""})).status_code == 200
     text = (await server.client.get("/metrics", headers={"authorization": ""})).text
     assert (

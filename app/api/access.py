@@ -21,7 +21,7 @@ log = logging.getLogger("tollgate.access")
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 OPENAI_VERSION = "2020-10-01"
 """What OpenAI answers; some clients look for it."""
-QUIET = frozenset({"/livez", "/readyz", "/startupz", "/metrics"})
+QUIET = frozenset({"/livez", "/readyz", "/health", "/startupz", "/metrics"})
 
 
 class AccessLog:

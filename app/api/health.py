@@ -37,6 +37,7 @@ async def startupz(serving: Rooms) -> JSONResponse:
     return JSONResponse(body, 200 if serving.is_started else 503)
 
 
+@router.get("/health", summary="The same, under the name that vLLM's, TGI's and TEI's clients look up")
 @router.get("/readyz", summary="Should requests be sent here")
 async def readyz(serving: Rooms) -> JSONResponse:
     """200 when models are loaded, the engine lives and the server does not shut down."""

@@ -23,6 +23,7 @@ def waiting_room() -> Callable[[Scope, Receive, Send], Awaitable[None]]:
         bodies: dict[str, tuple[int, dict[str, Any]]] = {
             "/livez": (200, {"status": "alive"}),
             "/readyz": (503, {"status": PHASE}),
+            "/health": (503, {"status": PHASE}),
             "/startupz": (503, {"phase": PHASE, "elapsed_s": round(time.monotonic() - began_s, 3)}),
         }
         if (found := bodies.get(scope["path"])) is not None:
