@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx
+
 from tests.fixtures.server import Running, make_key, running_server
 from tests.wire.environments import python_of
 
@@ -46,9 +48,17 @@ class Live:
         self._tenants[key] = tenant
         return key
 
-    def tenant_of(self, key: str) -> str:
-        """The customer's name."""
-        return self._tenants[key]
+    def allow_money(self, key: str, *, task: str, model: str, requests: float) -> None:
+        """From now on its customer pays for each request to the model, and has a month's money for so many."""
+        boss = {"authorization": f"Bearer {self.running.admin_key}"}
+        tenant = self._tenants[key]
+        price = {"model": model, "task": task, "meter": "request", "per_million": "1000000", "tenant": tenant}
+        budget = {"tenant": tenant, "monthly": str(requests)}
+        for answer in (
+            httpx.post(self.url + "/admin/prices", json=price, headers=boss),
+            httpx.put(self.url + "/admin/budgets", json=budget, headers=boss),
+        ):
+            assert answer.is_success, answer.text
 
     def entries(self, key: str, *, count: int = 0) -> list[dict[str, Any]]:
         """What the ledger holds of a key, oldest first, once there are `count` of them."""

@@ -75,6 +75,14 @@ def test_what_cannot_be_done_is_refused_by_name_and_free(live: Live, key: str, c
     assert live.entries(key) == []
 
 
+def test_a_budget_that_is_used_up_is_the_clients_quota(live: Live, key: str, client: deepl.DeepLClient) -> None:
+    live.allow_money(key, task="translation", model="tiny-marian", requests=1.5)
+    assert client.translate_text("hello", target_lang="DE")
+    with pytest.raises(deepl.QuotaExceededException):
+        client.translate_text("hello", target_lang="DE")
+    assert len(live.entries(key)) == 1
+
+
 def test_a_bad_key_is_an_authorization_error(live: Live) -> None:
     stranger = deepl.DeepLClient("nonsense", server_url=live.url)
     with pytest.raises(deepl.AuthorizationException):

@@ -3,7 +3,6 @@
 import threading
 from typing import Any
 
-import httpx
 import pytest
 from openai import (
     APIStatusError,
@@ -83,11 +82,7 @@ def test_a_rate_limit_says_when_to_come_back(live: Live) -> None:
 
 
 def test_a_budget_that_is_used_up_is_not_asked_again(live: Live, key: str) -> None:
-    with httpx.Client(base_url=live.url, headers={"authorization": f"Bearer {live.running.admin_key}"}) as boss:
-        tenant = live.tenant_of(key)
-        price = {"model": "tiny-gpt2", "task": "text-generation", "meter": "request", "per_million": "1000000"}
-        assert boss.post("/admin/prices", json=price | {"tenant": tenant}).status_code == 201
-        assert boss.put("/admin/budgets", json={"tenant": tenant, "monthly": "1.5"}).status_code == 200
+    live.allow_money(key, task="text-generation", model="tiny-gpt2", requests=1.5)
     sent: list[Any] = []
     with client_of(live, key, retries=2, sent=sent) as client:
         assert client.completions.create(**GPT2).choices[0].text
