@@ -80,7 +80,14 @@ ENTRYPOINT ["/opt/tollgate/entrypoint.sh"]
 CMD ["serve"]
 
 FROM runtime AS cuda
-ENV TOLLGATE_ENGINE__DEVICE=cuda NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+# Triton builds what launches its kernels with a C compiler, at the first start, into /cache.
+USER root
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends gcc libc6-dev python3-dev \
+    && apt-get clean && rm -rf /var/lib/apt/lists/* /var/cache/debconf/*-old /var/log/*
+USER 10001:10001
+ENV TOLLGATE_ENGINE__DEVICE=cuda TRITON_CACHE_DIR=/cache/triton NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 COPY --from=tree-cuda /opt/tollgate /opt/tollgate
 
 FROM runtime AS cpu

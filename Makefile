@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install serve stack test test-faults test-stack check audit format bench clean
+.PHONY: install serve stack test test-faults test-stack test-gpu check audit format bench clean
 
 install: $(VENV)/.installed
 
@@ -27,6 +27,10 @@ test: install
 # capacity, 10,000 jobs, 10,000 cases of the OpenAPI document, … Each has a bound of its own.
 test-faults: install
 	$(BIN)/pytest -s -m fault_long
+
+# What needs a CUDA device. Its torch may be another build than the lock's: run it with the Python that has it.
+test-gpu:
+	$(or $(GPU_PYTHON),$(BIN)/python) -m pytest -m gpu tests/gpu
 
 # The compose stack as plain processes, from the files under deploy/: nginx, two replicas, PostgreSQL, Redis, Prometheus.
 stack: install

@@ -9,6 +9,7 @@ import torch
 from app.clock import Clock
 from app.engine.client import LaneStats
 from app.engine.compute.beams import Beams, Candidate, inherit, search
+from app.engine.compute.choice import Scores
 from app.engine.compute.decode import Decoder, Feed
 from app.engine.compute.models import Resident
 from app.engine.compute.prompts import score_prompt
@@ -22,6 +23,8 @@ from app.engine.schedule.slots import SlotPool
 from app.engine.settings import EngineSettings
 from app.errors import InternalError, TollgateError
 
+DEFAULT_TOKENS = {"cpu": 512, "cuda": 8192}
+"""Of a step."""
 log = logging.getLogger(__name__)
 
 
@@ -30,10 +33,12 @@ class DecodeLane(Lane):
 
     def __init__(
         self, *, resident: Resident, decoder: Decoder, settings: EngineSettings, clock: Clock,
-        emit: Callable[[Event], None],
+        emit: Callable[[Event], None], flush: Callable[[], None],
     ) -> None:  # fmt: skip
         super().__init__(resident=resident, settings=settings, clock=clock, emit=emit)
         self.decoder = decoder
+        self._flush = flush
+        self._step_tokens = DEFAULT_TOKENS[torch.device(resident.loaded.device).type]
         self._pool = SlotPool(decoder.slots, shared_tokens_min=settings.prefix_tokens)
         self._rows: list[Row] = []
         self._choosers: dict[str, Sampler | Beams] = {}
@@ -50,6 +55,11 @@ class DecodeLane(Lane):
     def kv_usage(self) -> float:
         """See Lane.kv_usage."""
         return 1 - self._pool.free_count / self._pool.size
+
+    @property
+    def flushes_ahead(self) -> bool:
+        """See Lane.flushes_ahead. A device that works by itself does so beside the messages."""
+        return self.decoder.runs_ahead and bool(self._rows)
 
     @property
     def stats(self) -> LaneStats:
@@ -76,21 +86,21 @@ class DecodeLane(Lane):
     def step(self) -> bool:
         """See Lane.step."""
         self._seat()
-        plan = plan_step(
-            [row for row in self._rows if row.job.id not in self._paused], step_tokens=self._settings.step_tokens
-        )
+        rows = [row for row in self._rows if row.job.id not in self._paused]
+        plan = plan_step(rows, step_tokens=self._settings.step_tokens or self._step_tokens)
         if not plan:
             return False
         began_s = self._clock.monotonic_s()
         try:
             feeds = [feed for step in plan for feed in feeds_of(step.row, step.count, self._choosers)]
-            hidden = self.decoder.forward(feeds)
-            scores = self.decoder.scores(hidden, feeds)
+            hidden, scores = self.decoder.step(feeds)
         except Exception:
             log.exception("a step of %d rows failed on %s", len(plan), self.resident.loaded.id)
             for step in plan:
                 self._fail(step.row)
             return True
+        if self.decoder.runs_ahead:
+            self._flush()  # what the last step found goes out while the device works
         self._score_prompts(plan, hidden)
         self._apply(plan, scores)
         tokens = sum(step.count for step in plan)
@@ -161,7 +171,7 @@ class DecodeLane(Lane):
                         self._emit(PromptEvent(job_id=row.job.id, logprobs=found.logprobs, top=found.top))
             place += step.count if is_prompt else len(row.slots)
 
-    def _apply(self, plan: StepPlan, scores: torch.Tensor) -> None:
+    def _apply(self, plan: StepPlan, scores: Scores) -> None:
         """Advance each row that has fed all it had: sampled rows together, then each row's beams."""
         place = 0
         sampled: list[tuple[Row, int]] = []
@@ -185,15 +195,13 @@ class DecodeLane(Lane):
                     sampled.append((row, place))
             place += count
             row.fed += step.count
-            if not row.produced:
-                self._pool.note(row.slots[0], row.fed)
         if sampled:
             self._draw([row for row, _ in sampled], some_rows(scores, [place for _, place in sampled]))
         if searched:
-            self._search(searched, some_rows(scores, hypotheses))
+            self._search(searched, some_rows(scores, hypotheses).values)
 
-    def _draw(self, rows: list[Row], scores: torch.Tensor) -> None:
-        """The next token of each of `rows`, from scores (rows, vocabulary)."""
+    def _draw(self, rows: list[Row], scores: Scores) -> None:
+        """The next token of each of `rows`, from their scores."""
         samplers: list[Sampler] = []
         for row in rows:
             chooser = self._choosers[row.job.id]
@@ -207,6 +215,7 @@ class DecodeLane(Lane):
                 log.error("job %s on %s ends: its scores are not finite", row.job.id, self.resident.loaded.id)
                 self._fail(row)
                 continue
+            self._offer(row)
             row.produced.append(token.id)
             self.tally.produce(row.job.id, now_s)
             self.waiting.charge(row.job.tenant, row.job.weight, 1)
@@ -243,6 +252,7 @@ class DecodeLane(Lane):
     def _advance(self, row: Row, beams: Beams, candidates: list[Candidate]) -> list[tuple[int, int]]:
         """One step of a row's beams → what must be copied: (from slot, to slot)."""
         self.tally.produce(row.job.id, self._clock.monotonic_s(), len(row.slots))
+        self._offer(row)
         parents = beams.advance(candidates)
         self.waiting.charge(row.job.tenant, row.job.weight, len(row.slots))
         if beams.is_done:
@@ -255,6 +265,11 @@ class DecodeLane(Lane):
         row.produced = beams.sequences[0]
         row.slots, copies = inherit(row.slots, parents)
         return copies
+
+    def _offer(self, row: Row) -> None:
+        """Once the first scores are finite, so is all that the prompt left in the cache, and others may build on it."""
+        if not row.produced:
+            self._pool.note(row.slots[0], len(row.prompt))
 
     def _finish(self, row: Row, reason: FinishReason) -> None:
         self._end(row, FinishedEvent(job_id=row.job.id, reason=reason, usage=row.usage, others=row.others))
@@ -278,9 +293,11 @@ def slots_needed(job: Job) -> int:
     return job.search.beams if isinstance(job, DecodeJob) and isinstance(job.search, BeamSearch) else 1
 
 
-def some_rows(scores: torch.Tensor, places: list[int]) -> torch.Tensor:
-    """The rows `places` of scores (rows, vocabulary); the very tensor when these are all of them."""
-    return scores if places == list(range(len(scores))) else scores[places]
+def some_rows(scores: Scores, places: list[int]) -> Scores:
+    """The scores of the rows `places`; the very same when these are all of them."""
+    if places == list(range(len(scores.values))):
+        return scores
+    return Scores(scores.values[places])
 
 
 def feeds_of(row: Row, count: int, choosers: dict[str, Sampler | Beams]) -> list[Feed]:
@@ -288,6 +305,8 @@ def feeds_of(row: Row, count: int, choosers: dict[str, Sampler | Beams]) -> list
     chooser = choosers[row.job.id]
     if isinstance(chooser, Beams) and row.phase is Phase.DECODING:
         return [Feed(s, row.fed, (tokens[-1],)) for s, tokens in zip(row.slots, chooser.sequences, strict=True)]
-    tokens = (*row.prompt, *row.produced)
-    ids = tokens[row.fed : row.fed + count]
+    if row.fed < len(row.prompt):
+        ids = (*row.prompt[row.fed : row.fed + count], *row.produced[: max(0, row.fed + count - len(row.prompt))])
+    else:
+        ids = tuple(row.produced[row.fed - len(row.prompt) : row.fed - len(row.prompt) + count])
     return [Feed(row.slots[0], row.fed, ids, is_prompt=row.phase is not Phase.DECODING)]

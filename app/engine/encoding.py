@@ -2,10 +2,12 @@
 
 import logging
 
+import numpy as np
 import torch
 
 from app.engine.compute.decode import Decoder
-from app.engine.compute.encoded import event_of
+from app.engine.compute.encoded import event_of, fetched
+from app.engine.compute.plain import sent
 from app.engine.events import FailedEvent, FinishedEvent, FinishReason, JobUsage
 from app.engine.jobs import EncodeJob
 from app.engine.lane import Lane
@@ -40,11 +42,11 @@ class EncodeLane(Lane):
         model = self.resident.model
         assert not isinstance(model, Decoder), "only encoders encode. This is a bug."
         device = torch.device(self.resident.loaded.device)
-        ids = torch.tensor([i for job in jobs for i in job.ids], device=device)
-        types = torch.tensor([i for job in jobs for i in job.type_ids or (0,) * len(job.ids)], device=device)
+        ids = sent(np.array([i for job in jobs for i in job.ids], np.int64), device)
+        types = sent(np.array([i for job in jobs for i in job.type_ids or (0,) * len(job.ids)], np.int64), device)
         began_s = self._clock.monotonic_s()
         try:
-            scores = model.forward(ids, types, [len(job.ids) for job in jobs], [job.places for job in jobs])
+            scores = fetched(model.forward(ids, types, [len(job.ids) for job in jobs], [job.places for job in jobs]))
         except Exception:
             log.exception("a batch of %d rows failed on %s", len(jobs), self.resident.loaded.id)
             if len(jobs) > 1:

@@ -49,6 +49,13 @@ class TokenEvent:
     top: tuple[tuple[tuple[int, float], ...], ...] = ()
     """Per id, the (token id, logprob) pairs of the most probable tokens, best first; empty unless asked for."""
 
+    def and_then(self, later: "TokenEvent") -> "TokenEvent":
+        """Both as one."""
+        return TokenEvent(
+            job_id=self.job_id, ids=self.ids + later.ids, logprobs=self.logprobs + later.logprobs,
+            top=self.top + later.top,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptEvent:

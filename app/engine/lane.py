@@ -41,6 +41,11 @@ class Lane(ABC):
         return 0.0
 
     @property
+    def flushes_ahead(self) -> bool:
+        """Whether the next step will hand over this one's events by itself."""
+        return False
+
+    @property
     def stats(self) -> LaneStats:
         """A snapshot; may be taken on another thread than the loop's."""
         return LaneStats(

@@ -1,7 +1,7 @@
 """The loop: takes messages, lets each model make a step, hands its events over. One thread; no asyncio, no text."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 
 import torch
@@ -14,12 +14,13 @@ from app.engine.compute.models import Resident, load_model
 from app.engine.compute.warm import warm
 from app.engine.decoding import DecodeLane
 from app.engine.encoding import EncodeLane
-from app.engine.events import Event, FailedEvent
+from app.engine.events import Event, FailedEvent, TokenEvent
 from app.engine.jobs import Job, ModelSpec
 from app.engine.messages import Cancel, Close, Load, Message, Pause, Submit, Unload
 from app.engine.settings import EngineSettings
 from app.errors import EngineLost, ModelUnavailable, TollgateError
 
+FLUSH_S = 0.002
 log = logging.getLogger(__name__)
 
 
@@ -34,6 +35,7 @@ class EngineLoop:
         self._events: list[Event] = []
         self._lanes: dict[str, DecodeLane | EncodeLane] = {}
         self._steps = 0
+        self._flushed_s = 0.0
         self._is_open = True
         self._stepping_since_s: float | None = None
 
@@ -54,9 +56,16 @@ class EngineLoop:
     def _flush(self) -> None:
         """Hand over what has been emitted since the last time."""
         if self._events:
-            batch = self._events.copy()
+            batch = together(self._events)
             self._events.clear()
             self._emit_batch(batch)
+
+    def _flush_soon(self) -> None:
+        """The same where steps are shorter than a message is worth: FLUSH_S apart, a job's tokens together."""
+        now_s = self._clock.monotonic_s()
+        if now_s - self._flushed_s >= FLUSH_S:
+            self._flushed_s = now_s
+            self._flush()
 
     def stats(self) -> EngineStats:
         """A snapshot; read from another thread, so it may be one step old."""
@@ -82,7 +91,8 @@ class EngineLoop:
                 self._handle(message)
                 message = self.inbox.get_nowait()
         except Empty:
-            self._flush()
+            if is_idle:
+                self._flush()
 
     def _has_deadline(self) -> bool:
         return any(len(lane.waiting) for lane in self._lanes.values())
@@ -121,7 +131,9 @@ class EngineLoop:
     def _lane(self, resident: Resident) -> DecodeLane | EncodeLane:
         model, settings, clock, emit = resident.model, self._settings, self._clock, self._events.append
         if isinstance(model, Decoder):
-            return DecodeLane(resident=resident, decoder=model, settings=settings, clock=clock, emit=emit)
+            return DecodeLane(
+                resident=resident, decoder=model, settings=settings, clock=clock, emit=emit, flush=self._flush_soon
+            )
         return EncodeLane(resident=resident, settings=settings, clock=clock, emit=emit)
 
     def _admit(self, job: Job) -> None:
@@ -141,7 +153,26 @@ class EngineLoop:
         has_worked = False
         for lane in list(self._lanes.values()):
             lane.expire()
-            has_worked |= lane.step()
+            has_stepped = lane.step()
+            has_worked |= has_stepped
+            if not (has_stepped and lane.flushes_ahead):
+                self._flush()
+        if not has_worked:
             self._flush()
         self._steps += has_worked
         return has_worked
+
+
+def together(events: Sequence[Event]) -> list[Event]:
+    """The same events, the tokens of a job that follow each other as one; each job's order stays."""
+    found: list[Event] = []
+    places: dict[str, int] = {}
+    for event in events:
+        place = places.get(event.job_id)
+        last = found[place] if place is not None else None
+        if place is not None and isinstance(event, TokenEvent) and isinstance(last, TokenEvent):
+            found[place] = last.and_then(event)
+        else:
+            places[event.job_id] = len(found)
+            found.append(event)
+    return found

@@ -8,9 +8,17 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from app.engine.compute.cache import SlotCache, StepTokens
+from app.engine.compute.cuda import HAS_KERNELS
+from app.engine.compute.cuda import attention as on_cuda
 from app.engine.compute.kernels import HAS_FMA_512, spans
 from app.engine.compute.kernels import attention as kernels
 from app.engine.compute.kernels.microkernel import PANEL
+from app.engine.compute.plain import sent
+
+
+def positions_of(lengths: Sequence[int], device: torch.device) -> torch.Tensor:
+    """Where each token of packed rows stands in its row, (tokens,)."""
+    return sent(np.concatenate([np.arange(length) for length in lengths]), device)
 
 
 def split_heads(x: torch.Tensor, heads: int) -> torch.Tensor:
@@ -26,11 +34,13 @@ def attend_cached(
     qkv: (tokens, 3 * width): queries, keys and values side by side, in the order of the step. Returns (tokens, width).
     Single tokens are computed together, a prompt by itself, so that no row pays for another's length.
     """
+    if qkv.is_cuda and HAS_KERNELS:
+        return on_cuda.attend_cached(qkv, tokens, cache, layer, heads, scale)
     width = qkv.shape[1] // 3
     keys, values = cache.keys[layer], cache.values[layer]
     out = torch.empty_like(qkv[:, :width], memory_format=torch.contiguous_format)
     store(qkv, width, tokens, cache, layer)
-    if len(tokens.short_array):
+    if len(tokens.short):
         attend_slots(qkv[:, :width], tokens, cache, layer, scale, out)
     if not tokens.prompts:
         return out
@@ -67,6 +77,10 @@ def store(packed: torch.Tensor, offset: int, tokens: StepTokens, cache: SlotCach
         for part, held in enumerate(cache.arrays[layer]):
             kernels.store(columns, offset + part * width, tokens.slots_array, tokens.positions_array, held)
         return
+    if packed.is_cuda and HAS_KERNELS:
+        both = packed[:, offset : offset + 2 * width]
+        on_cuda.kernels.store(both, tokens.slots, tokens.positions, cache.keys[layer], cache.values[layer])
+        return
     for part, held in enumerate((cache.keys[layer], cache.values[layer])):
         first = offset + part * width
         new = split_heads(packed[:, first : first + width], heads).to(held.dtype)
@@ -80,6 +94,12 @@ def attend_slots(
 
     query, out: (tokens, heads * head_dim).
     """
+    if query.is_cuda and HAS_KERNELS:
+        keys, values = cache.keys[layer], cache.values[layer]
+        on_cuda.kernels.attend(
+            query, tokens.short, tokens.slots, tokens.positions, keys, values, scale, out, stores=False
+        )
+        return
     if cache.arrays:
         held_keys, held_values = cache.arrays[layer]
         found = out if out.dtype is torch.float32 else torch.empty(out.shape)
@@ -124,6 +144,8 @@ def attend_packed(qkv: torch.Tensor, lengths: Sequence[int], heads: int, scale: 
             qkv.contiguous().numpy(), counts.cumsum() - counts, counts, heads, np.float32(scale), packed.numpy()
         )
         return packed
+    if on_cuda.has_flash(qkv, heads):
+        return on_cuda.attend_packed(qkv, lengths, heads, scale)
     query, key, value = (split_heads(part, heads) for part in qkv.chunk(3, -1))
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
     starts_by_length: dict[int, list[int]] = defaultdict(list)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from app.engine.compute.kernels import slots as kernels
+from app.engine.compute.plain import sent
 
 Array = np.ndarray[Any, Any]
 
@@ -22,7 +23,8 @@ class Span:
     """Position of the first of these tokens in its row."""
     count: int
     is_prompt: bool = False
-    """Attended to as a matrix, however few they are: how a prompt is cut must not decide how it is computed."""
+    """Attended to as a matrix; on the CPU however few they are, so that how a prompt is cut does not decide how it is
+    computed."""
 
 
 class StepTokens:
@@ -32,13 +34,14 @@ class StepTokens:
         slots: list[int] = []
         positions: list[int] = []
         short: list[int] = []
+        long: list[int] = []
         self.prompts: list[tuple[int, Span]] = []
         """Prompts' spans with the batch index of their first token."""
         for span in spans:
-            if span.is_prompt:
+            is_long = span.is_prompt and (span.count > 1 or device.type == "cpu")
+            if is_long:
                 self.prompts.append((len(slots), span))
-            else:
-                short.extend(range(len(slots), len(slots) + span.count))
+            (long if is_long else short).extend(range(len(slots), len(slots) + span.count))
             slots.extend([span.slot] * span.count)
             positions.extend(range(span.start, span.start + span.count))
         self.slots_array: Array = np.array(slots, np.int64)
@@ -49,9 +52,11 @@ class StepTokens:
         self.prompts_array: Array = np.array(
             [(first, span.slot, span.start, span.count) for first, span in self.prompts], np.int64
         ).reshape(-1, 4)
-        self.slots = torch.tensor(slots, device=device)
-        self.positions = torch.tensor(positions, device=device)
-        self.short = torch.tensor(short, dtype=torch.long, device=device)
+        self.slots = sent(self.slots_array, device)
+        self.positions = sent(self.positions_array, device)
+        self.short = sent(self.short_array, device)
+        self.long = sent(np.array(long, np.int64), device) if self.prompts else self.slots[:0]
+        """The prompts' tokens."""
         self._masks: dict[Span, torch.Tensor | None] = {}
 
     def mask(self, span: Span) -> torch.Tensor | None:
@@ -60,6 +65,15 @@ class StepTokens:
             whole = torch.ones(span.count, span.start + span.count, dtype=torch.bool, device=self.slots.device)
             self._masks[span] = whole.tril(span.start) if span.start else None
         return self._masks[span]
+
+
+class SingleTokens(StepTokens):
+    """One token of each of some rows, whose slots and positions (rows,) are written after this was made."""
+
+    def __init__(self, slots: torch.Tensor, positions: torch.Tensor) -> None:
+        super().__init__((), slots.device)
+        self.slots, self.positions = slots, positions
+        self.short = torch.arange(len(slots), device=slots.device)
 
 
 class SlotCache:

@@ -3,11 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from app.engine.compute.cache import SlotCache, Span, StepTokens
+from app.engine.compute.choice import Scores
+from app.engine.compute.cuda import HAS_KERNELS
+from app.engine.compute.cuda.graphs import Place, StepGraphs
 from app.engine.compute.families.gpt2 import Gpt2
 from app.engine.compute.families.marian import Marian
+from app.engine.compute.plain import sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +30,11 @@ class Decoder:
 
     def __init__(self, family: Gpt2 | Marian, *, slots: int) -> None:
         self.family = family
-        self.cache = family.new_cache(slots)
-        self.source: SlotCache | None = family.new_cache(slots) if isinstance(family, Marian) else None
+        held = slots + 1 if family.device.type == "cuda" else slots  # captured steps have a slot that nobody has
+        self.cache = family.new_cache(held)
+        self.source: SlotCache | None = family.new_cache(held) if isinstance(family, Marian) else None
         self.slots = slots
+        self._graphs: StepGraphs | None = None
         self._sources = [Span(0, 0, 1)] * slots
         """Of each slot, the last token of its source; the beams of a row share one."""
 
@@ -59,22 +66,43 @@ class Decoder:
             for slot in slots:
                 self._sources[slot] = Span(slots[0], length - 1, 1)
 
-    def step(self, feeds: Sequence[Feed]) -> torch.Tensor:
-        """One forward → scores (feeds, vocabulary) in fp32 after the last token of each feed."""
-        return self.scores(self.forward(feeds), feeds)
+    @property
+    def runs_ahead(self) -> bool:
+        """Whether a step is only begun when `step` returns; who reads its scores waits for it."""
+        return self.family.device.type == "cuda"
 
-    def forward(self, feeds: Sequence[Feed]) -> torch.Tensor:
-        """Hidden states (tokens, width) after each fed token, in the feeds' order."""
+    def capture(self) -> None:
+        """Capture the steps in which every row feeds one token, where the device can."""
+        if self.runs_ahead and HAS_KERNELS:
+            self._graphs = StepGraphs(self.run, self.family.logits, slots=self.slots, device=self.family.device)
+
+    def step(self, feeds: Sequence[Feed]) -> tuple[torch.Tensor, Scores]:
+        """One forward → hidden states (tokens, width) in the feeds' order, and scores after each feed's last token.
+
+        Both hold until the next step.
+        """
+        if self._graphs is not None and all(len(feed.ids) == 1 for feed in feeds):
+            return self._graphs.step([self.place_of(feed) for feed in feeds])
+        hidden = self._forward(feeds)
+        last = np.cumsum([len(feed.ids) for feed in feeds]) - 1
+        return hidden, Scores(self.family.logits(hidden[sent(last, hidden.device)]))
+
+    def place_of(self, feed: Feed) -> Place:
+        """Where a captured step finds what a single token needs."""
+        source = self._sources[feed.slot]
+        return feed.ids[0], feed.slot, feed.start, source.slot, source.start
+
+    def _forward(self, feeds: Sequence[Feed]) -> torch.Tensor:
         device = self.family.device
         tokens = StepTokens([Span(feed.slot, feed.start, len(feed.ids), feed.is_prompt) for feed in feeds], device)
-        ids = torch.tensor([i for feed in feeds for i in feed.ids], device=device)
-        if isinstance(self.family, Marian):
-            assert self.source is not None, "Marian has a source cache. This is a bug."
-            sources = StepTokens([self._sources[feed.slot] for feed in feeds for _ in feed.ids], device)
-            return self.family.forward(ids, tokens, self.cache, self.source, sources)
-        return self.family.forward(ids, tokens, self.cache)
+        ids = sent(np.array([i for feed in feeds for i in feed.ids], np.int64), device)
+        if self.reads_prompts:
+            return self.run(ids, tokens, tokens)
+        return self.run(ids, tokens, StepTokens([self._sources[feed.slot] for feed in feeds for _ in feed.ids], device))
 
-    def scores(self, hidden: torch.Tensor, feeds: Sequence[Feed]) -> torch.Tensor:
-        """Hidden states (tokens, width) of `feeds` → scores (feeds, vocabulary) in fp32 after each one's last token."""
-        last = torch.tensor([len(feed.ids) for feed in feeds], device=hidden.device).cumsum(0) - 1
-        return self.family.logits(hidden[last])
+    def run(self, ids: torch.Tensor, tokens: StepTokens, sources: StepTokens) -> torch.Tensor:
+        """Packed ids (tokens,) with their places and those of their sources → hidden states (tokens, width)."""
+        if not isinstance(self.family, Marian):
+            return self.family.forward(ids, tokens, self.cache)
+        assert self.source is not None, "Marian has a source cache. This is a bug."
+        return self.family.forward(ids, tokens, self.cache, self.source, sources)

@@ -1,11 +1,23 @@
 """What an encoder made of a job, as its event; and why a job cannot be read at all."""
 
+from collections.abc import Sequence
+from itertools import accumulate
+
 import torch
 
 from app.engine.compute.plain import floats, integers
 from app.engine.events import EncodedEvent
 from app.engine.jobs import EncodeJob
 from app.errors import InvalidRequest
+
+
+def fetched(found: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """The rows' scores in the host's memory, by one copy."""
+    if not found or found[0].device.type == "cpu":
+        return list(found)
+    together = torch.cat([row.flatten() for row in found]).cpu()
+    ends = accumulate(row.numel() for row in found)
+    return [together[end - row.numel() : end].view(row.shape) for row, end in zip(found, ends, strict=True)]
 
 
 def event_of(job: EncodeJob, found: torch.Tensor) -> EncodedEvent:

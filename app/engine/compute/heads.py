@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
+import numpy as np
 import torch
 
 from app.engine.compute.activations import TANH, activation
+from app.engine.compute.plain import sent
 from app.engine.compute.weights import Vocabulary, Weights
 from app.engine.jobs import Pooling
 
@@ -45,7 +47,7 @@ class LabelHead:
         self.output = weights.linear("classifier", trunk.width, trunk.labels, is_exact=True)
 
     def __call__(self, x: torch.Tensor, lengths: Sequence[int], _: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-        scores = self.output(self.pooler(x[starts_of(lengths)], act=TANH)).float()
+        scores = self.output(self.pooler(x[sent(np.array(starts_of(lengths)), x.device)], act=TANH)).float()
         return [scores[row : row + 1] for row in range(len(lengths))]
 
 

@@ -33,6 +33,10 @@ class Norm(Protocol):
         """linear(x) + add, and its norm: what a block hands on, and what the next layer reads."""
         ...
 
+    def over(self, linear: Linear, x: torch.Tensor, add: torch.Tensor) -> torch.Tensor:
+        """The norm of linear(x) + add, where that is what a block hands on."""
+        ...
+
 
 class PlainLinear:
     """A linear layer by torch, on any device and in any dtype."""
@@ -67,6 +71,10 @@ class PlainNorm:
         """See Norm.after."""
         total = linear(x, add=add)
         return total, self(total)
+
+    def over(self, linear: Linear, x: torch.Tensor, add: torch.Tensor) -> torch.Tensor:
+        """See Norm.over."""
+        return self(linear(x, add=add))
 
 
 class KernelNorm(PlainNorm):

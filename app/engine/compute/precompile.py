@@ -8,6 +8,7 @@ import torch
 from app.engine.compute.attention import attend_cached, attend_packed
 from app.engine.compute.beams import best_tokens
 from app.engine.compute.cache import SlotCache, Span, StepTokens
+from app.engine.compute.choice import Scores
 from app.engine.compute.layers import make_linear, make_norm
 from app.engine.compute.sampling import Sampler, draw
 from app.engine.jobs import Precision, Sampling
@@ -39,7 +40,7 @@ def draws() -> None:
     """A greedy and a sampled token, and the best of a hypothesis."""
     best_tokens(torch.zeros(1, 8), (), 2)
     for search in (Sampling(temperature=0.0), Sampling(top_k=2, top_p=0.9, seed=0)):
-        draw([Sampler(search, (0,), logprobs=None)], torch.zeros(1, 8), [None])
+        draw([Sampler(search, (0,), logprobs=None)], Scores(torch.zeros(1, 8)), [None])
 
 
 def main() -> None:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from app.engine.compute import choice
+from app.engine.compute.choice import POISONED, Scores, best_tokens
 from app.engine.compute.kernels import draws, rows
 from app.engine.compute.plain import floats, integers
 from app.engine.jobs import Sampling
 
-POISONED = -1
 log = logging.getLogger(__name__)
 
 
@@ -97,62 +98,90 @@ class Sampler:
         return banned
 
 
-def draw(samplers: Sequence[Sampler], scores: torch.Tensor, forced: Sequence[int | None]) -> list[Drawn | None]:
-    """One token a row of scores (rows, vocabulary) in fp32, which are changed in place; None for a row that failed.
+def draw(samplers: Sequence[Sampler], scores: Scores, forced: Sequence[int | None]) -> list[Drawn | None]:
+    """One token a row of scores, which are changed in place; None for a row that failed.
 
     A row fails by itself: when its scores are not finite, or when nothing may be drawn. `forced` tokens are taken
     whatever the scores say.
     """
-    reports = [_report(sampler, row) for sampler, row in zip(samplers, scores, strict=True)]
-    for sampler, row in zip(samplers, scores, strict=True):
-        if not sampler.is_changing:
-            continue
+    values = scores.values
+    reports = _Reports(samplers, values)
+    changing = [place for place, sampler in enumerate(samplers) if sampler.is_changing]
+    for place in changing:
         try:
-            sampler.change(row)
+            samplers[place].change(values[place])
         except Exception:
             log.exception("a row's scores could not be changed as it asked")
-            row.fill_(math.nan)
-    held = scores.cpu().contiguous()
-    found = np.empty(len(samplers), np.int64)
-    rows.best_of_rows(held.numpy(), found)
-    sampled = [
-        place for place, sampler in enumerate(samplers)
-        if sampler.search.temperature > 0 and forced[place] is None and found[place] != POISONED
-    ]  # fmt: skip
+            values[place].fill_(math.nan)
+    best = None if changing else scores.best_ids()
+    found = _choose(samplers, values, forced, best)
+    taken = [chosen if must is None or chosen == POISONED else must for chosen, must in zip(found, forced, strict=True)]
+    told = reports.of(taken)
+    drawn: list[Drawn | None] = []
+    for sampler, token, (logprob, top) in zip(samplers, taken, told, strict=True):
+        if token == POISONED:
+            drawn.append(None)
+        else:
+            sampler.note(token)
+            drawn.append(Drawn(token, logprob, top))
+    return drawn
+
+
+def _choose(
+    samplers: Sequence[Sampler], values: torch.Tensor, forced: Sequence[int | None], best: list[int] | None
+) -> list[int]:
+    """What each row would draw; POISONED for a row that failed. `best` is what the step found already."""
+    is_sampled = [one.search.temperature > 0 and must is None for one, must in zip(samplers, forced, strict=True)]
+    if values.device.type == "cpu":
+        return _choose_here(samplers, values, is_sampled)
+    if best is None:
+        best = integers(best_tokens(values))
+    places = [place for place, sampled in enumerate(is_sampled) if sampled and best[place] != POISONED]
+    if places:
+        rows = values if len(places) == len(values) else values[places]
+        searches = [samplers[place].search for place in places]
+        drawn = choice.draw_rows(rows, searches, [samplers[place].uniform() for place in places])
+        for place, token in zip(places, drawn, strict=True):
+            best[place] = token
+    return best
+
+
+def _choose_here(samplers: Sequence[Sampler], values: torch.Tensor, is_sampled: Sequence[bool]) -> list[int]:
+    held, found = values.contiguous().numpy(), np.empty(len(samplers), np.int64)
+    rows.best_of_rows(held, found)
+    sampled = [place for place, wanted in enumerate(is_sampled) if wanted and found[place] != POISONED]
     if sampled:
         chosen = [samplers[place].search for place in sampled]
         draws.draw_rows(
-            held.numpy(), np.array(sampled, np.int64), np.array([one.temperature for one in chosen], np.float32),
+            held, np.array(sampled, np.int64), np.array([one.temperature for one in chosen], np.float32),
             np.array([one.top_k for one in chosen], np.int64), np.array([one.top_p for one in chosen], np.float64),
             np.array([one.min_p for one in chosen], np.float32),
             np.array([samplers[place].uniform() for place in sampled], np.float64), found,
         )  # fmt: skip
-    drawn: list[Drawn | None] = []
-    for place, (sampler, report) in enumerate(zip(samplers, reports, strict=True)):
-        if found[place] == POISONED:
-            drawn.append(None)
-            continue
-        must = forced[place]
-        token = int(found[place]) if must is None else must
-        sampler.note(token)
-        drawn.append(Drawn(token) if report is None else report.of(token))
-    return drawn
+    return found.tolist()
 
 
-@dataclass(frozen=True, slots=True)
-class _Report:
-    """What the unmodified model thought."""
+class _Reports:
+    """What the unmodified model thought, for the rows that ask: one product of the device, whoever they are."""
 
-    known: torch.Tensor
-    top: tuple[tuple[int, float], ...]
+    def __init__(self, samplers: Sequence[Sampler], scores: torch.Tensor) -> None:
+        self._rows = len(samplers)
+        self._asking = [place for place, sampler in enumerate(samplers) if sampler.logprobs is not None]
+        if not self._asking:
+            return
+        self._wanted = [samplers[place].logprobs or 0 for place in self._asking]
+        self._known = scores[self._asking].log_softmax(-1)
+        self._best = self._known.topk(min(max(self._wanted), scores.shape[1]))
 
-    def of(self, token: int) -> Drawn:
-        return Drawn(token, float(self.known[token]), self.top)
-
-
-def _report(sampler: Sampler, scores: torch.Tensor) -> _Report | None:
-    if sampler.logprobs is None:
-        return None
-    known = scores.log_softmax(-1)
-    best = known.topk(min(sampler.logprobs, len(known)))
-    return _Report(known, tuple(zip(integers(best.indices), floats(best.values), strict=True)))
+    def of(self, tokens: Sequence[int]) -> list[tuple[float | None, tuple[tuple[int, float], ...]]]:
+        """Each row's log-probability of its token, and of its most probable ones, best first."""
+        told: list[tuple[float | None, tuple[tuple[int, float], ...]]] = [(None, ())] * self._rows
+        if not self._asking:
+            return told
+        chosen = torch.tensor([max(0, tokens[place]) for place in self._asking], device=self._known.device)
+        logprobs = floats(self._known.gather(1, chosen[:, None])[:, 0])
+        ids, values = self._best.indices.cpu(), self._best.values.cpu()
+        for row, (place, wanted) in enumerate(zip(self._asking, self._wanted, strict=True)):
+            top = zip(integers(ids[row, :wanted]), floats(values[row, :wanted]), strict=True)
+            told[place] = logprobs[row], tuple(top)
+        return told

@@ -2,6 +2,7 @@
 
 import torch
 
+from app.engine.compute.choice import Scores
 from app.engine.compute.decode import Decoder, Feed
 from app.engine.compute.models import Resident
 from app.engine.compute.sampling import Sampler, draw
@@ -15,12 +16,14 @@ def warm(resident: Resident) -> None:
     """Run each kind of step once. Compiled kernels are cached on disk: only a machine's first start takes seconds."""
     model, ids = resident.model, (0,) * TOKENS
     if not isinstance(model, Decoder):
+        model.capture()
         zeros = torch.tensor(ids, device=resident.loaded.device)
         model.forward(zeros, zeros, [TOKENS])
         return
     model.read_sources([((0,), ids)])
     prompt = model.prompt_of(ids)
     model.step([Feed(0, 0, prompt, is_prompt=True)])
-    scores = model.step([Feed(0, len(prompt), (0,))])
+    model.capture()
+    _, scores = model.step([Feed(0, len(prompt), (0,))])
     for search in (Sampling(temperature=0.0), Sampling(top_k=2, top_p=0.9, seed=0)):
-        draw([Sampler(search, ids, logprobs=None)], scores.clone(), [None])
+        draw([Sampler(search, ids, logprobs=None)], Scores(scores.values.clone()), [None])

@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType] (PathLike unparametrised)
 
+from app.engine.compute.cuda.layers import CudaLinear, CudaNorm
 from app.engine.compute.layers import Fp32Linear, Linear, Norm, PlainLinear, make_linear, make_norm
 from app.engine.jobs import Precision
 from app.errors import VerificationFailed
@@ -104,17 +105,23 @@ class Weights:
             weight = self.take(f"{name}.weight", *((inputs, outputs) if transposed else (outputs, inputs)))
             weights.append(weight.T if transposed else weight)
             biases.append(self.take(f"{name}.bias", outputs))
-        weight = torch.cat(weights).contiguous()
-        return make_linear(weight, torch.cat(biases), precision=self.precision, is_exact=is_exact)
+        weight, bias = torch.cat(weights).contiguous(), torch.cat(biases)
+        if self.device.type == "cuda":
+            return CudaLinear(weight, bias)
+        return make_linear(weight, bias, precision=self.precision, is_exact=is_exact)
 
     def norm(self, name: str, width: int, epsilon: float) -> Norm:
         """The layer norm `name` over the last `width` values."""
         weight, bias = self.take(f"{name}.weight", width), self.take(f"{name}.bias", width)
+        if self.device.type == "cuda":
+            return CudaNorm(weight, bias, epsilon)
         return make_norm(weight, bias, epsilon, precision=self.precision)
 
     def vocabulary(self, name: str, size: int, width: int, *, bias: torch.Tensor | None = None) -> "Vocabulary":
         """The table `name` (size, width), used both ways: ids → rows, and rows → scores of every id."""
         table = self.take(name, size, width)
+        if self.device.type == "cuda":
+            return Vocabulary(CudaLinear(table, bias), None)
         head = make_linear(table, bias, precision=self.precision)
         return Vocabulary(head, None if isinstance(head, Fp32Linear | PlainLinear) else table.to(self.narrow))
 
@@ -137,4 +144,6 @@ class Vocabulary:
 
     def scores(self, hidden: torch.Tensor) -> torch.Tensor:
         """hidden (rows, width) → (rows, size) in fp32."""
+        if isinstance(self.head, CudaLinear):
+            return self.head.scores(hidden)
         return self.head(hidden).float()

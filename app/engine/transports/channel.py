@@ -25,12 +25,7 @@ class Channel:
         """Append `event`; consecutive unread tokens become one event."""
         last = self._held[-1] if self._held else None
         if isinstance(event, TokenEvent) and isinstance(last, TokenEvent):
-            self._held[-1] = TokenEvent(
-                job_id=event.job_id,
-                ids=last.ids + event.ids,
-                logprobs=last.logprobs + event.logprobs,
-                top=last.top + event.top,
-            )
+            self._held[-1] = last.and_then(event)
         else:
             self._held.append(event)
         self._has_event.set()

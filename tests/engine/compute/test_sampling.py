@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from app.engine.compute.sampling import Sampler, draw
+from app.engine.compute.choice import Scores
+from app.engine.compute.sampling import Drawn, Sampler
+from app.engine.compute.sampling import draw as draw_scores
 from app.engine.jobs import Sampling
 
 CASES = settings(max_examples=40, deadline=None)
@@ -17,6 +19,10 @@ CASES = settings(max_examples=40, deadline=None)
 
 def sampler(**chosen: float) -> Sampler:
     return Sampler(Sampling(**chosen), (), logprobs=None)  # pyright: ignore[reportArgumentType]
+
+
+def draw(samplers: list[Sampler], scores: torch.Tensor, forced: list[int | None]) -> list[Drawn | None]:
+    return draw_scores(samplers, Scores(scores), forced)
 
 
 def scores_of(rows: int, size: int, seed: int) -> torch.Tensor:

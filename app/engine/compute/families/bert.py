@@ -1,12 +1,16 @@
 """BERT (Devlin et al. 2019): an encoder read once, with one of the heads of `compute/heads.py`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
 from app.engine.compute.activations import activation
-from app.engine.compute.attention import attend_packed
+from app.engine.compute.attention import attend_packed, positions_of
+from app.engine.compute.cuda import HAS_KERNELS
+from app.engine.compute.cuda.attention import attend_rows
+from app.engine.compute.cuda.graphs import TrunkGraphs
 from app.engine.compute.heads import LabelHead, MaskHead, PooledHead, SpanHead, TagHead, Trunk
 from app.engine.compute.layers import Linear, Norm
 from app.engine.compute.weights import Weights
@@ -41,6 +45,9 @@ class Bert:
         self.positions_max: int = config["max_position_embeddings"]
         self.vocabulary: int = config["vocab_size"]
         self.head = head
+        self.scale = (self.width // self.heads) ** -0.5
+        self.device = weights.device
+        self._graphs: TrunkGraphs | None = None
         epsilon: float = config.get("layer_norm_eps", 1e-12)
         inner: int = config["intermediate_size"]
         self.act = activation(config.get("hidden_act", "gelu"))
@@ -64,15 +71,34 @@ class Bert:
         CLASSIFY: (1, labels). ANSWER: (2, positions), start and end. TAG: (positions, labels). EMBED: (1, width).
         UNMASK: (places, vocabulary), for those of the row's positions that `places` names.
         """
-        positions = torch.cat([torch.arange(length, device=ids.device) for length in lengths])
+        x = self._graphs.run(ids, types, lengths) if self._graphs is not None else None
+        if x is None:
+            positions = positions_of(lengths, ids.device)
+            x = self._trunk(ids, types, positions, lambda qkv: attend_packed(qkv, lengths, self.heads, self.scale))
+        return self.output(x, lengths, places)
+
+    def capture(self) -> None:
+        """Let passes be captured as they come, where the device can."""
+        if self.device.type == "cuda" and HAS_KERNELS and self.places.dtype is torch.bfloat16:
+            attend = partial(attend_rows, heads=self.heads, scale=self.scale)
+            self._graphs = TrunkGraphs(
+                lambda ids, types, positions, layout: self._trunk(
+                    ids, types, positions, lambda qkv: attend(qkv, layout)
+                ),
+                self.device,
+            )
+
+    def _trunk(
+        self, ids: torch.Tensor, types: torch.Tensor, positions: torch.Tensor,
+        attend: Callable[[torch.Tensor], torch.Tensor],
+    ) -> torch.Tensor:  # fmt: skip
+        """Packed ids, segment ids and positions (tokens,) → (tokens, width)."""
         rows = self.output.table.rows(ids) if isinstance(self.output, MaskHead) else self._rows(ids)
         x = self.norm(rows + self.types[types] + self.places[positions])
-        scale = (self.width // self.heads) ** -0.5
         for block in self.blocks:
-            read = attend_packed(block.qkv(x), lengths, self.heads, scale)
-            _, x = block.norm_attention.after(block.out, read, x)
-            _, x = block.norm_mlp.after(block.down, block.up(x, act=self.act), x)
-        return self.output(x, lengths, places)
+            x = block.norm_attention.over(block.out, attend(block.qkv(x)), x)
+            x = block.norm_mlp.over(block.down, block.up(x, act=self.act), x)
+        return x
 
     def _rows(self, ids: torch.Tensor) -> torch.Tensor:
         assert self.tokens is not None, "only the mask head holds the table itself. This is a bug."

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from app.engine.compute.activations import activation
-from app.engine.compute.attention import attend_cached, attend_packed, attend_slots, store
+from app.engine.compute.attention import attend_cached, attend_packed, attend_slots, positions_of, store
 from app.engine.compute.cache import SlotCache, StepTokens
 from app.engine.compute.layers import Linear, Norm
 from app.engine.compute.weights import Weights
@@ -84,13 +84,13 @@ class Marian:
 
     def encode(self, ids: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
         """Packed source ids (tokens,), tokens = sum(lengths) → memory (tokens, width)."""
-        places = torch.cat([torch.arange(length, device=ids.device) for length in lengths])
+        places = positions_of(lengths, ids.device)
         x = self.tokens.rows(ids) * self.embedding_scale + self.places[places]
         scale = (self.width // self.encoder_heads) ** -0.5
         for block in self.encoder:
             read = attend_packed(block.qkv(x), lengths, self.encoder_heads, scale)
-            _, x = block.norm_own.after(block.out, read, x)
-            _, x = block.norm.after(block.down, block.up(x, act=self.act), x)
+            x = block.norm_own.over(block.out, read, x)
+            x = block.norm.over(block.down, block.up(x, act=self.act), x)
         return x
 
     def remember(self, memory: torch.Tensor, tokens: StepTokens, source: SlotCache) -> None:
@@ -109,11 +109,11 @@ class Marian:
         scale = (self.width // self.decoder_heads) ** -0.5
         for layer, block in enumerate(self.decoder):
             read = attend_cached(block.qkv(x), tokens, cache, layer, self.decoder_heads, scale)
-            _, x = block.norm_own.after(block.out, read, x)
+            x = block.norm_own.over(block.out, read, x)
             read = torch.empty_like(x)
             attend_slots(block.cross_query(x), sources, source, layer, scale, read)
-            _, x = block.norm_cross.after(block.cross_out, read, x)
-            _, x = block.norm.after(block.down, block.up(x, act=self.act), x)
+            x = block.norm_cross.over(block.cross_out, read, x)
+            x = block.norm.over(block.down, block.up(x, act=self.act), x)
         return x
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:

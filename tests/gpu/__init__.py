@@ -1,0 +1,1 @@
+"""What needs a CUDA device; `make test-gpu` runs it, and it is left out of everything else."""
