@@ -81,7 +81,7 @@ CMD ["serve"]
 
 FROM runtime AS cuda
 # Triton builds what launches its kernels with a C compiler, at the first start, into /cache.
-USER root
+USER 0:0
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends gcc libc6-dev python3-dev \

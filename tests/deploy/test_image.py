@@ -50,5 +50,8 @@ def test_everything_that_the_image_installs_is_locked() -> None:
 
 
 def test_it_does_not_run_as_root_and_asks_the_probe_that_an_engine_s_restart_passes() -> None:
-    assert re.findall(r"^USER (.*)$", DOCKERFILE, re.MULTILINE) == ["10001:10001"]
+    stages = DOCKERFILE.split("\nFROM ")
+    users = {stage.split()[2]: re.findall(r"^USER (.*)$", stage, re.MULTILINE) for stage in stages[1:]}
+    assert users["runtime"][-1] == users["cuda"][-1] == "10001:10001", "a stage that installs as root goes back"
+    assert not users["cpu"]
     assert "/livez" in DOCKERFILE[DOCKERFILE.index("HEALTHCHECK") :].split("ENTRYPOINT")[0]
