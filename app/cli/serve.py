@@ -32,6 +32,9 @@ CUT_OFF_S = 8.0
 """How long requests that are cut off may take to settle and say goodbye."""
 ABORT_S = 3.0
 FILES_WANTED = 65_536
+SWITCH_S = 0.0005
+"""How long a thread keeps the interpreter that another waits for. With Python's 5 ms, a transaction could wait so long
+after each of its statements while a burst of requests was parsed."""
 
 
 class Server(uvicorn.Server):
@@ -174,6 +177,7 @@ def raise_file_limit() -> None:
 
 def server_of(app: FastAPI, settings: Settings, *, is_welcoming: bool) -> Server:
     """The server of one process."""
+    sys.setswitchinterval(SWITCH_S)
     server = Server(
         uvicorn.Config(
             InOneLine(app), host=settings.api.host, port=settings.api.port, log_config=None, access_log=False,

@@ -217,13 +217,15 @@ class SqliteWriter:
         try:
             with self._transaction(is_synced=any(job.is_synced for job in group)) as connection:
                 for job in group:
+                    connection.exec_driver_sql("SAVEPOINT work")
                     try:
-                        with connection.begin_nested():
-                            answers.append((job.work(connection), None))
+                        answers.append((job.work(connection), None))
                     except OperationalError:
                         raise
                     except BaseException as error:
+                        connection.exec_driver_sql("ROLLBACK TO work")
                         answers.append((None, error))
+                    connection.exec_driver_sql("RELEASE work")
         except OperationalError:
             return False
         for job, (found, error) in zip(group, answers, strict=True):
