@@ -2,14 +2,18 @@
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 
 from tests.cli.test_lifecycle import engine_of, halted
 from tests.fixtures.postgres import Postgres
 from tests.fixtures.process import Served, served
+from tests.fixtures.redis import RedisServer
 
 BODY = {"model": "tiny-gpt2", "prompt": [5, 6, 7], "max_tokens": 5, "ignore_eos": True}
 PATIENCE_S = 30.0
@@ -20,12 +24,23 @@ def ask(server: Served, key: str, **headers: str) -> httpx.Response:
     return httpx.post(server.url + "/v1/completions", json=BODY, headers=sent, timeout=60)
 
 
-def until_claimed(server: Served, key: str) -> None:
-    """The request under this key runs: whoever asks again is told so."""
+def until_there_are(url: str, count: int, *, running: bool) -> None:
+    """So many requests hold money, or have claimed their keys."""
     give_up_s = time.monotonic() + PATIENCE_S
-    while ask(server, key, **{"x-request-timeout": "0.2"}).status_code != 409:
-        assert time.monotonic() < give_up_s
-        time.sleep(0.05)
+    asked = "SELECT count(*) FROM hold" if running else "SELECT count(*) FROM idempotency"
+    with psycopg.connect(url, autocommit=True) as connection:
+        while connection.execute(asked).fetchall() != [(count,)]:
+            assert time.monotonic() < give_up_s
+            time.sleep(0.02)
+
+
+@contextmanager
+def stopped(postgres: Postgres) -> Iterator[None]:
+    postgres.stop()
+    try:
+        yield
+    finally:
+        postgres.start()
 
 
 def until_served(server: Served) -> None:
@@ -40,7 +55,8 @@ def until_served(server: Served) -> None:
 def test_a_key_runs_once_through_an_outage_and_is_free_again_after_a_refusal(
     postgres: Postgres, tmp_path: Path, checkpoints: dict[str, Path]
 ) -> None:
-    with served(tmp_path, checkpoints, TOLLGATE_METERING__DATABASE_URL=postgres.fresh()) as server:
+    url = postgres.fresh()
+    with served(tmp_path, checkpoints, TOLLGATE_METERING__DATABASE_URL=url) as server, ExitStack() as outage:
         first = ask(server, "before")
         assert first.status_code == 200
         answers: dict[str, httpx.Response] = {}
@@ -50,21 +66,17 @@ def test_a_key_runs_once_through_an_outage_and_is_free_again_after_a_refusal(
 
         asking = [
             threading.Thread(target=keep, args=("answered",)),
-            threading.Thread(target=keep, args=("refused",), kwargs={"x-request-timeout": "4"}),
+            threading.Thread(target=keep, args=("refused",), kwargs={"x-request-timeout": "3"}),
         ]
         with halted(engine_of(server)):
-            for thread, key in zip(asking, ("answered", "refused"), strict=True):
+            for count, thread in enumerate(asking, 1):
                 thread.start()
-                until_claimed(server, key)
-            postgres.stop()
-            try:
-                asking[1].join(PATIENCE_S)
-                new = ask(server, "during")
-            except BaseException:
-                postgres.start()
-                raise
+                until_there_are(url, count, running=True)
+            outage.enter_context(stopped(postgres))
+            asking[1].join(PATIENCE_S)
+            new = ask(server, "during")
         asking[0].join(PATIENCE_S)
-        postgres.start()
+        outage.close()
         assert (new.status_code, new.json()["error"]["code"]) == (503, "storage_unavailable")
         assert (answers["answered"].status_code, answers["refused"].status_code) == (200, 504)
         until_served(server)
@@ -76,3 +88,26 @@ def test_a_key_runs_once_through_an_outage_and_is_free_again_after_a_refusal(
             assert (fresh.status_code, fresh.headers.get("idempotency-replayed")) == (200, None), key
         charged = [entry for entry in server.entries() if entry["output_tokens"]]
         assert len(charged) == 4, "before, answered, and the two that ran afterwards"
+
+
+@pytest.mark.fault_long
+def test_a_key_whose_request_was_refused_for_the_outage_itself_is_free_afterwards(
+    postgres: Postgres, redis_server: RedisServer, tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    url = postgres.fresh()
+    slow = {"TOLLGATE_LIMITS__REDIS_URL": redis_server.url, "TOLLGATE_LIMITS__REDIS_TIMEOUT_S": "5"}
+    with served(tmp_path, checkpoints, TOLLGATE_METERING__DATABASE_URL=url, **slow) as server:
+        answers: list[httpx.Response] = []
+        asking = threading.Thread(target=lambda: answers.append(ask(server, "k")))
+        redis_server.freeze()  # so that it has claimed its key, and holds no money yet
+        asking.start()
+        until_there_are(url, 1, running=False)
+        with stopped(postgres):
+            asking.join(PATIENCE_S)
+        redis_server.thaw()
+        assert (answers[0].status_code, answers[0].json()["error"]["code"]) == (503, "storage_unavailable")
+        give_up_s = time.monotonic() + PATIENCE_S
+        while (again := ask(server, "k")).status_code == 503:
+            assert time.monotonic() < give_up_s
+        assert (again.status_code, again.headers.get("idempotency-replayed")) == (200, None), again.text
+        assert len(server.entries()) == 1
