@@ -78,14 +78,14 @@ def gap_evenness(results: Results) -> tuple[str, Spread] | None:
     return f"{mine}, p95 / median", spread([percentile(s.gaps_s, 0.95) / percentile(s.gaps_s, 0.5) for s in samples])
 
 
-def http_over(other: str) -> Ratio:
+def http_over(other: str, work: str = "gpt2-32") -> Ratio:
     """The server's tokens a second over those of another kind of ours, in the same precision."""
 
     def measured(results: Results) -> tuple[str, Spread] | None:
-        served = results.best(HTTP, "gpt2-32")
+        served = results.best(HTTP, work)
         if served is None:
             return None
-        return against("gpt2-32", served.replace(HTTP, other), ours=served)(results)
+        return against(work, served.replace(HTTP, other), ours=served)(results)
 
     return measured
 
@@ -106,4 +106,5 @@ GOALS = (
     Goal("marian-beam", "tokens/s", True, 1.5, against("marian-beam", STATIC)),
     Goal("gpt2-32", "HTTP+SSE over the engine alone", True, 0.8, http_over(OURS)),
     Goal("gpt2-32", "metering on over off", True, 0.97, http_over(UNMETERED)),
+    Goal("gpt2-queue", "metering on over off", True, 0.97, http_over(UNMETERED, "gpt2-queue")),
 )

@@ -26,7 +26,7 @@ ENGINES: dict[str, tuple[str, ...]] = {
     "gpt2-8": SOME,
     "gpt2-16": SOME,
     "gpt2-32": (*EVERY, f"{HTTP}-best", f"{UNMETERED}-best", "continuous-bf16", "litserve-bf16"),
-    "gpt2-queue": (f"{OURS}-best", STATIC),
+    "gpt2-queue": (f"{OURS}-best", STATIC, f"{HTTP}-best", f"{UNMETERED}-best"),
     "gpt2-poisson": (f"{OURS}-best", STATIC),
     "bert-64": EVERY,
     "bert-64-sorted": ("ctranslate2-int8", "transformers-bf16"),
