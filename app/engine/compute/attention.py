@@ -10,7 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from app.engine.compute.cache import SlotCache, StepTokens
 from app.engine.compute.cuda import HAS_KERNELS
 from app.engine.compute.cuda import attention as on_cuda
-from app.engine.compute.kernels import HAS_FMA_512, spans
+from app.engine.compute.kernels import HAS_BF16_512, HAS_FMA_512, spans, spans_bf16
 from app.engine.compute.kernels import attention as kernels
 from app.engine.compute.kernels.microkernel import PANEL
 from app.engine.compute.plain import sent
@@ -46,7 +46,8 @@ def attend_cached(
         return out
     if cache.arrays and _has_spans(qkv, keys.shape[-1]):
         held_keys, held_values = cache.arrays[layer]
-        spans.attend_spans(
+        is_narrow = keys.dtype is torch.bfloat16 and HAS_BF16_512
+        (spans_bf16 if is_narrow else spans).attend_spans(
             qkv[:, :width].numpy(), tokens.prompts_array, held_keys, held_values, np.float32(scale), out.numpy()
         )
         return out
@@ -132,15 +133,19 @@ def attend_one(
     return torch.matmul(weights.unsqueeze(-2), values[:, :, :longest]).squeeze(-2)
 
 
-def attend_packed(qkv: torch.Tensor, lengths: Sequence[int], heads: int, scale: float) -> torch.Tensor:
+def attend_packed(
+    qkv: torch.Tensor, lengths: Sequence[int], heads: int, scale: float, narrow: torch.dtype = torch.float32
+) -> torch.Tensor:
     """Full (not causal) attention inside each of the packed rows; by torch, rows of equal length together.
 
-    qkv: (tokens, 3 * width) with tokens = sum(lengths). Returns (tokens, width).
+    qkv: (tokens, 3 * width) with tokens = sum(lengths); `narrow` is what its products may be computed in. Returns
+    (tokens, width).
     """
     if _has_spans(qkv, qkv.shape[1] // 3 // heads):
         packed = torch.empty(qkv.shape[0], qkv.shape[1] // 3)
         counts = np.array(lengths, np.int64)
-        spans.attend_rows(
+        is_narrow = narrow is torch.bfloat16 and HAS_BF16_512
+        (spans_bf16 if is_narrow else spans).attend_rows(
             qkv.contiguous().numpy(), counts.cumsum() - counts, counts, heads, np.float32(scale), packed.numpy()
         )
         return packed

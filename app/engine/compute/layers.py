@@ -8,11 +8,13 @@ import numpy as np
 import torch
 
 from app.engine.compute.activations import Activation
-from app.engine.compute.kernels import HAS_FMA_512, HAS_VNNI_512, linear, rows
+from app.engine.compute.kernels import HAS_FMA_512, HAS_VNNI_512, linear, rows, threads, tiles
 from app.engine.compute.kernels.microkernel import PANEL
 from app.engine.jobs import Precision
 
 ALIGNMENT = 64
+TILED_ROWS = 24
+"""For each thread: with fewer rows the threads share panels instead (measured at 768 wide, int8)."""
 Array = np.ndarray[Any, Any]
 
 
@@ -82,9 +84,14 @@ class KernelNorm(PlainNorm):
 
     __slots__ = ()
 
+    @property
+    def arrays(self) -> tuple[Array, Array]:
+        """Weight and bias, as the kernels take a norm."""
+        return self.weight.numpy(), self.bias.numpy()
+
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         out = torch.empty_like(x)
-        rows.normalise(x.numpy(), self.weight.numpy(), self.bias.numpy(), np.float32(self.epsilon), out.numpy())
+        rows.normalise(x.numpy(), *self.arrays, np.float32(self.epsilon), out.numpy())
         return out
 
 
@@ -126,11 +133,11 @@ class Fp32Linear(PackedLinear):
 
 
 class Int8Linear(PackedLinear):
-    """int8 weights, one scale an output; each row of x is quantised by its own largest value, the sums are exact.
+    """int8 weights, one scale an output; each row of x gets a scale and a zero of its own, the sums are exact.
 
-    Weights are held + 128 in panels (panels, inputs / 4, PANEL, 4), which is how the VNNI units read them. Where
-    there are none, `_int_mm` computes the same integers. (Dettmers et al. 2022, section 2: row-wise and column-wise
-    scales)
+    Weights are held in panels (panels, inputs / 4, PANEL, 4), which is how the VNNI units read them. Where there are
+    none, `_int_mm` computes the same integers. (Dettmers et al. 2022, section 2: row-wise and column-wise scales, and
+    zeros for what is not centred)
     """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
@@ -142,40 +149,80 @@ class Int8Linear(PackedLinear):
         self.scales[: self.outputs] = scales
         whole = torch.zeros(len(self.bias), inputs)
         whole[: self.outputs] = (weight / scales.clamp_min(1e-30)[:, None]).round()
+        self.sums = whole.sum(1).to(torch.int32)
         self.columns: torch.Tensor | None = None
-        self.panels = _aligned((len(self.bias) // PANEL, inputs // 4, PANEL, 4), torch.uint8)
+        self.panels = _aligned((len(self.bias) // PANEL, inputs // 4, PANEL, 4), torch.int8)
         if HAS_VNNI_512:
-            self.panels.copy_((whole + 128).to(torch.uint8).view(-1, PANEL, inputs // 4, 4).transpose(1, 2))
+            self.panels.copy_(whole.to(torch.int8).view(-1, PANEL, inputs // 4, 4).transpose(1, 2))
         else:
             self.columns = whole.to(torch.int8).T.contiguous()
 
     def _call(self, x: torch.Tensor, act: Activation | None, add: torch.Tensor | None, out: Array) -> None:
         count, inputs = x.shape
-        quantised, scales = torch.empty(count, inputs, dtype=torch.int8), torch.empty(count)
-        offsets = np.empty(count, np.int32)
-        linear.quantise(x.numpy(), quantised.numpy(), scales.numpy(), offsets)
-        if self.columns is not None:
-            self._by_torch(quantised, scales, act, add, out)
-            return
+        quantised, scales = torch.empty(count, inputs, dtype=torch.uint8), torch.empty(count)
+        zeros = torch.empty(count, dtype=torch.int32)
         added = np.empty((count, 0), np.float32) if add is None else add.numpy()
+        if self.columns is None and count >= TILED_ROWS * threads():
+            tiles.project_tiles(x.numpy(), self.arrays, act.number if act else 0, added, threads(), out)
+            return
+        linear.quantise(x.numpy(), quantised.numpy(), scales.numpy(), zeros.numpy())
+        if self.columns is not None:
+            self._by_torch(quantised, scales, zeros, act, add, out)
+            return
         linear.linear_int8(
-            quantised.numpy(), scales.numpy(), offsets, self.panels.numpy(), self.scales.numpy(), self.bias.numpy(),
-            act.number if act else 0, added, out,
-        )  # fmt: skip
+            quantised.numpy(), scales.numpy(), zeros.numpy(), *self.arrays, act.number if act else 0, added, out
+        )
+
+    @property
+    def arrays(self) -> tuple[Array, Array, Array, Array]:
+        """Panels, scales, sums and bias, as the kernels take a layer."""
+        return self.panels.numpy(), self.scales.numpy(), self.sums.numpy(), self.bias.numpy()
 
     def _by_torch(
         self,
         quantised: torch.Tensor,
         scales: torch.Tensor,
+        zeros: torch.Tensor,
         act: Activation | None,
         add: torch.Tensor | None,
         out: Array,
     ) -> None:
         assert self.columns is not None, "the caller has looked. This is a bug."
-        sums = torch._int_mm(quantised, self.columns)  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage] (its only name)
+        signed = (quantised.to(torch.int16) - 128).to(torch.int8)
+        sums = torch._int_mm(signed, self.columns) - (zeros - 128)[:, None] * self.sums  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage] (its only name)
         y = (sums.float() * (scales[:, None] * self.scales) + self.bias)[:, : self.outputs]
         y = act.function(y) if act else y
         out[:] = (y if add is None else y + add).numpy()
+
+
+class Tail:
+    """What follows the attention of a post-norm layer: h = norm(out(read) + x), then norm(down(act(up(h))) + h)."""
+
+    def __init__(self, *, out: Linear, norm_read: Norm, up: Linear, act: Activation, down: Linear, norm: Norm) -> None:
+        self.out, self.norm_read, self.up, self.act, self.down, self.norm = out, norm_read, up, act, down, norm
+        self._linears = [each for each in (out, up, down) if isinstance(each, Int8Linear) and each.columns is None]
+        self._norms = [each for each in (norm_read, norm) if isinstance(each, KernelNorm)]
+
+    def __call__(self, read: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """read, x (tokens, width) → (tokens, width); many rows in int8 by one kernel, which gives the same bits."""
+        if len(self._linears) < 3 or len(self._norms) < 2 or len(x) < TILED_ROWS * threads():
+            return self.widen(self.add_read(read, x))
+        result = torch.empty_like(x)
+        dense, up, down = (each.arrays for each in self._linears)
+        first, second = self._norms
+        tiles.finish_layer(
+            read.numpy(), x.numpy(), dense, up, down, (*first.arrays, *second.arrays),
+            (np.float32(first.epsilon), np.float32(second.epsilon)), self.act.number, threads(), result.numpy(),
+        )  # fmt: skip
+        return result
+
+    def add_read(self, read: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """The first half: norm(out(read) + x)."""
+        return self.norm_read.over(self.out, read, x)
+
+    def widen(self, h: torch.Tensor) -> torch.Tensor:
+        """The second half: norm(down(act(up(h))) + h)."""
+        return self.norm.over(self.down, self.up(h, act=self.act), h)
 
 
 def _aligned(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:

@@ -5,11 +5,13 @@ from collections.abc import Callable
 
 import torch
 
+from app.engine.compute.activations import GELU
 from app.engine.compute.attention import attend_cached, attend_packed
 from app.engine.compute.beams import best_tokens
 from app.engine.compute.cache import SlotCache, Span, StepTokens
 from app.engine.compute.choice import Scores
-from app.engine.compute.layers import make_linear, make_norm
+from app.engine.compute.kernels import threads
+from app.engine.compute.layers import TILED_ROWS, Tail, make_linear, make_norm
 from app.engine.compute.sampling import Sampler, draw
 from app.engine.jobs import Precision, Sampling
 
@@ -18,12 +20,15 @@ CPU = torch.device("cpu")
 
 
 def layers(precision: Precision) -> None:
-    """A norm and a linear layer, with and without a residual."""
-    x = torch.ones(2, 8)
-    make_norm(torch.ones(8), torch.ones(8), 1e-5, precision=precision)(x)
+    """A norm, and a linear layer with and without a residual; of few rows and of many; and an encoder's layer."""
+    norm = make_norm(torch.ones(8), torch.ones(8), 1e-5, precision=precision)
     layer = make_linear(torch.ones(8, 8), None, precision=precision)
-    layer(x)
-    layer(x, add=x)
+    for count in (2, TILED_ROWS * threads()):
+        x = torch.ones(count, 8)
+        norm(x)
+        layer(x)
+        layer(x, add=x)
+    Tail(out=layer, norm_read=norm, up=layer, act=GELU, down=layer, norm=norm)(x, x)
 
 
 def attention(head_dim: int, dtype: torch.dtype) -> None:
@@ -33,7 +38,7 @@ def attention(head_dim: int, dtype: torch.dtype) -> None:
     for is_prompt in (True, False):
         tokens = StepTokens([Span(0, 0, 1, is_prompt)], CPU)
         attend_cached(torch.ones(1, 3 * head_dim), tokens, cache, 0, 1, 1.0)
-    attend_packed(torch.ones(1, 3 * head_dim), [1], 1, 1.0)
+    attend_packed(torch.ones(1, 3 * head_dim), [1], 1, 1.0, dtype)
 
 
 def draws() -> None:

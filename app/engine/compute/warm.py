@@ -5,6 +5,7 @@ import torch
 from app.engine.compute.choice import Scores
 from app.engine.compute.decode import Decoder, Feed
 from app.engine.compute.models import Resident
+from app.engine.compute.precompile import layers
 from app.engine.compute.sampling import Sampler, draw
 from app.engine.jobs import Sampling
 
@@ -15,6 +16,8 @@ TOKENS = 6
 def warm(resident: Resident) -> None:
     """Run each kind of step once. Compiled kernels are cached on disk: only a machine's first start takes seconds."""
     model, ids = resident.model, (0,) * TOKENS
+    if resident.loaded.device == "cpu":
+        layers(resident.loaded.precision)
     if not isinstance(model, Decoder):
         model.capture()
         zeros = torch.tensor(ids, device=resident.loaded.device)

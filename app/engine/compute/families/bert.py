@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 
-from app.engine.compute.activations import activation
+from app.engine.compute.activations import Activation, activation
 from app.engine.compute.attention import attend_packed, positions_of
 from app.engine.compute.cuda import HAS_KERNELS
 from app.engine.compute.cuda.attention import attend_rows
 from app.engine.compute.cuda.graphs import TrunkGraphs
 from app.engine.compute.heads import LabelHead, MaskHead, PooledHead, SpanHead, TagHead, Trunk
-from app.engine.compute.layers import Linear, Norm
+from app.engine.compute.layers import Linear, Tail
 from app.engine.compute.weights import Weights
 from app.engine.jobs import Head, Pooling
 
@@ -23,15 +23,20 @@ PREFIXES = ("bert.",)
 class Block:
     """One layer's weights."""
 
-    def __init__(self, weights: Weights, layer: int, width: int, inner: int, epsilon: float) -> None:
+    def __init__(
+        self, weights: Weights, layer: int, *, width: int, inner: int, act: Activation, epsilon: float
+    ) -> None:
         name = f"encoder.layer.{layer}"
         own = f"{name}.attention.self"
         self.qkv: Linear = weights.linear((f"{own}.query", f"{own}.key", f"{own}.value"), width, width)
-        self.out: Linear = weights.linear(f"{name}.attention.output.dense", width, width)
-        self.norm_attention: Norm = weights.norm(f"{name}.attention.output.LayerNorm", width, epsilon)
-        self.up: Linear = weights.linear(f"{name}.intermediate.dense", width, inner)
-        self.down: Linear = weights.linear(f"{name}.output.dense", inner, width)
-        self.norm_mlp: Norm = weights.norm(f"{name}.output.LayerNorm", width, epsilon)
+        self.tail = Tail(
+            out=weights.linear(f"{name}.attention.output.dense", width, width),
+            norm_read=weights.norm(f"{name}.attention.output.LayerNorm", width, epsilon),
+            up=weights.linear(f"{name}.intermediate.dense", width, inner),
+            act=act,
+            down=weights.linear(f"{name}.output.dense", inner, width),
+            norm=weights.norm(f"{name}.output.LayerNorm", width, epsilon),
+        )
 
 
 class Bert:
@@ -50,14 +55,17 @@ class Bert:
         self._graphs: TrunkGraphs | None = None
         epsilon: float = config.get("layer_norm_eps", 1e-12)
         inner: int = config["intermediate_size"]
-        self.act = activation(config.get("hidden_act", "gelu"))
+        act = activation(config.get("hidden_act", "gelu"))
+        self.narrow = weights.narrow
         self.places = weights.take("embeddings.position_embeddings.weight", self.positions_max, self.width)
         self.types = weights.take(
             "embeddings.token_type_embeddings.weight", config.get("type_vocab_size", 2), self.width
         )
         self.norm = weights.norm("embeddings.LayerNorm", self.width, epsilon)
         layers: int = config["num_hidden_layers"]
-        self.blocks = [Block(weights, layer, self.width, inner, epsilon) for layer in range(layers)]
+        self.blocks = [
+            Block(weights, layer, width=self.width, inner=inner, act=act, epsilon=epsilon) for layer in range(layers)
+        ]
         trunk = Trunk(width=self.width, vocabulary=self.vocabulary, labels=len(config.get("id2label") or {}) or 2)
         self.output = make_head(head, config, weights, trunk, tuple(pooling))
         table = "embeddings.word_embeddings.weight"
@@ -74,7 +82,9 @@ class Bert:
         x = self._graphs.run(ids, types, lengths) if self._graphs is not None else None
         if x is None:
             positions = positions_of(lengths, ids.device)
-            x = self._trunk(ids, types, positions, lambda qkv: attend_packed(qkv, lengths, self.heads, self.scale))
+            x = self._trunk(
+                ids, types, positions, lambda qkv: attend_packed(qkv, lengths, self.heads, self.scale, self.narrow)
+            )
         return self.output(x, lengths, places)
 
     def capture(self) -> None:
@@ -96,8 +106,7 @@ class Bert:
         rows = self.output.table.rows(ids) if isinstance(self.output, MaskHead) else self._rows(ids)
         x = self.norm(rows + self.types[types] + self.places[positions])
         for block in self.blocks:
-            x = block.norm_attention.over(block.out, attend(block.qkv(x)), x)
-            x = block.norm_mlp.over(block.down, block.up(x, act=self.act), x)
+            x = block.tail(attend(block.qkv(x)), x)
         return x
 
     def _rows(self, ids: torch.Tensor) -> torch.Tensor:

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from app.engine.compute.activations import activation
+from app.engine.compute.activations import Activation, activation
 from app.engine.compute.attention import attend_cached, attend_packed, attend_slots, positions_of, store
 from app.engine.compute.cache import SlotCache, StepTokens
-from app.engine.compute.layers import Linear, Norm
+from app.engine.compute.layers import Linear, Norm, Tail
 from app.engine.compute.weights import Weights
 
 MODEL_TYPE = "marian"
@@ -28,21 +28,24 @@ def sinusoids(positions: int, width: int) -> torch.Tensor:
 class Block:
     """One encoder or decoder layer's weights."""
 
-    def __init__(self, weights: Weights, name: str, width: int, inner: int) -> None:
+    def __init__(self, weights: Weights, name: str, width: int, inner: int, act: Activation) -> None:
         own = f"{name}.self_attn"
         self.qkv: Linear = weights.linear((f"{own}.q_proj", f"{own}.k_proj", f"{own}.v_proj"), width, width)
-        self.out: Linear = weights.linear(f"{own}.out_proj", width, width)
-        self.norm_own: Norm = weights.norm(f"{name}.self_attn_layer_norm", width, EPSILON)
-        self.up: Linear = weights.linear(f"{name}.fc1", width, inner)
-        self.down: Linear = weights.linear(f"{name}.fc2", inner, width)
-        self.norm: Norm = weights.norm(f"{name}.final_layer_norm", width, EPSILON)
+        self.tail = Tail(
+            out=weights.linear(f"{own}.out_proj", width, width),
+            norm_read=weights.norm(f"{name}.self_attn_layer_norm", width, EPSILON),
+            up=weights.linear(f"{name}.fc1", width, inner),
+            act=act,
+            down=weights.linear(f"{name}.fc2", inner, width),
+            norm=weights.norm(f"{name}.final_layer_norm", width, EPSILON),
+        )
 
 
 class DecoderBlock(Block):
     """One decoder layer's weights: a block that also attends to the source."""
 
-    def __init__(self, weights: Weights, name: str, width: int, inner: int) -> None:
-        super().__init__(weights, name, width, inner)
+    def __init__(self, weights: Weights, name: str, width: int, inner: int, act: Activation) -> None:
+        super().__init__(weights, name, width, inner, act)
         cross = f"{name}.encoder_attn"
         self.cross_query: Linear = weights.linear(f"{cross}.q_proj", width, width)
         self.cross_kv: Linear = weights.linear((f"{cross}.k_proj", f"{cross}.v_proj"), width, width)
@@ -60,18 +63,18 @@ class Marian:
         self.positions_max: int = config["max_position_embeddings"]
         self.vocabulary: int = config["vocab_size"]
         self.start_id: int = config.get("decoder_start_token_id", config["pad_token_id"])
-        self.act = activation(config.get("activation_function", "gelu"))
+        act = activation(config.get("activation_function", "gelu"))
         self.embedding_scale = math.sqrt(self.width) if config.get("scale_embedding") else 1.0
         self.device, self.narrow = weights.device, weights.narrow
         bias = weights.take("final_logits_bias", 1, self.vocabulary)[0]
         self.tokens = weights.vocabulary("shared.weight", self.vocabulary, self.width, bias=bias)
         self.places = sinusoids(self.positions_max, self.width).to(bias)
         self.encoder = [
-            Block(weights, f"encoder.layers.{layer}", self.width, config["encoder_ffn_dim"])
+            Block(weights, f"encoder.layers.{layer}", self.width, config["encoder_ffn_dim"], act)
             for layer in range(config["encoder_layers"])
         ]
         self.decoder = [
-            DecoderBlock(weights, f"decoder.layers.{layer}", self.width, config["decoder_ffn_dim"])
+            DecoderBlock(weights, f"decoder.layers.{layer}", self.width, config["decoder_ffn_dim"], act)
             for layer in range(config["decoder_layers"])
         ]
 
@@ -88,9 +91,7 @@ class Marian:
         x = self.tokens.rows(ids) * self.embedding_scale + self.places[places]
         scale = (self.width // self.encoder_heads) ** -0.5
         for block in self.encoder:
-            read = attend_packed(block.qkv(x), lengths, self.encoder_heads, scale)
-            x = block.norm_own.over(block.out, read, x)
-            x = block.norm.over(block.down, block.up(x, act=self.act), x)
+            x = block.tail(attend_packed(block.qkv(x), lengths, self.encoder_heads, scale, self.narrow), x)
         return x
 
     def remember(self, memory: torch.Tensor, tokens: StepTokens, source: SlotCache) -> None:
@@ -109,11 +110,11 @@ class Marian:
         scale = (self.width // self.decoder_heads) ** -0.5
         for layer, block in enumerate(self.decoder):
             read = attend_cached(block.qkv(x), tokens, cache, layer, self.decoder_heads, scale)
-            x = block.norm_own.over(block.out, read, x)
+            x = block.tail.add_read(read, x)
             read = torch.empty_like(x)
             attend_slots(block.cross_query(x), sources, source, layer, scale, read)
             x = block.norm_cross.over(block.cross_out, read, x)
-            x = block.norm.over(block.down, block.up(x, act=self.act), x)
+            x = block.tail.widen(x)
         return x
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:

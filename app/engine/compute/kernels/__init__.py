@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from llvmlite import binding
-from numba import config, set_num_threads
+from numba import config, get_num_threads, set_num_threads
 
 
 def _sources_digest() -> str:
@@ -35,9 +35,16 @@ HAS_FMA_512 = bool(_FEATURES.get("avx512f"))
 """Whether the fp32 kernels of linear.py run here."""
 HAS_VNNI_512 = bool(_FEATURES.get("avx512f") and _FEATURES.get("avx512vnni"))
 """Whether its int8 kernels run here."""
+HAS_BF16_512 = bool(_FEATURES.get("avx512f") and _FEATURES.get("avx512bf16"))
+"""Whether spans_bf16.py runs here."""
 
 
 def set_threads(count: int) -> None:
     """How many threads tensor work of the calling thread may take, in torch and in the kernels."""
     torch.set_num_threads(count)
     set_num_threads(min(count, config.NUMBA_NUM_THREADS))
+
+
+def threads() -> int:
+    """How many threads the kernels of the calling thread may take."""
+    return get_num_threads()

@@ -38,41 +38,41 @@ INFINITY_BITS = 0x7F800000
 
 @njit(**SERIAL)
 def quantise_row(x, quantised):
-    """x (inputs,) → its nearest multiples of a scale in [-127, 127]; returns (scale, sum of the multiples).
+    """x (inputs,) → whole numbers of 8 bits that are its values in multiples of a scale, above a zero.
 
-    A row that is not finite gets the scale NaN, so that all its results are NaN and the row fails.
+    Returns (scale, zero): x = scale * (quantised - zero), to half a scale. What an activation gave lies mostly on one
+    side of 0, and so gets all the bits. A row that is not finite gets the scale NaN, so that all its results are NaN
+    and the row fails.
     """
-    largest_bits = np.int32(0)
+    most, least = np.int32(0), np.int32(0)
     for place in range(x.size):
-        bits = scalar.bits_of_float(x[place]) & np.int32(0x7FFFFFFF)
-        largest_bits = bits if bits > largest_bits else largest_bits
-    if largest_bits >= INFINITY_BITS:
+        bits = scalar.bits_of_float(x[place])
+        ordered = bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF))
+        most = ordered if ordered > most else most
+        least = ordered if ordered < least else least
+    if most >= INFINITY_BITS or least <= ~INFINITY_BITS:
         quantised[:] = 0
         return np.float32(np.nan), np.int32(0)
-    largest = scalar.float_of_bits(largest_bits)
-    if largest < np.float32(1e-30):
+    high, low = scalar.float_of_bits(most), scalar.float_of_bits(least ^ ((least >> 31) & np.int32(0x7FFFFFFF)))
+    if high - low < np.float32(1e-30):
         quantised[:] = 0
         return np.float32(0.0), np.int32(0)
-    inverse = np.float32(127.0) / largest
-    total = np.int32(0)
+    inverse = np.float32(254.0) / (high - low)
+    zero = -scalar.floor(low * inverse)
     for place in range(x.size):
-        multiple = np.int32(scalar.nearest(x[place] * inverse))
-        quantised[place] = multiple
-        total += multiple
-    return largest / np.float32(127.0), total
+        quantised[place] = np.int32(scalar.nearest(x[place] * inverse) + zero)
+    return (high - low) / np.float32(254.0), np.int32(zero)
 
 
 @njit(**PARALLEL)
-def quantise(x, quantised, scales, offsets):
-    """Every row of x (rows, inputs); its offset is what its sums are too large by, as the weights are held + 128."""
+def quantise(x, quantised, scales, zeros):
+    """quantise_row of every row of x (rows, inputs)."""
     if x.shape[0] < WHOLE_ROWS:
         for row in range(x.shape[0]):
-            scales[row], total = quantise_row(x[row], quantised[row])
-            offsets[row] = np.int32(128) * total
+            scales[row], zeros[row] = quantise_row(x[row], quantised[row])
     else:
         for row in prange(x.shape[0]):
-            scales[row], total = quantise_row(x[row], quantised[row])
-            offsets[row] = np.int32(128) * total
+            scales[row], zeros[row] = quantise_row(x[row], quantised[row])
 
 
 @njit(**SERIAL)
@@ -116,19 +116,18 @@ def group_panels(tiles, panels, panel_bytes):
 
 
 @njit(**SERIAL)
-def pass_tile(is_int8, task, shape, left, scales, panels, weight_scales, bias, activation, added, out):
-    """One task: the tile of rows `task % tiles` times the panels of the group `task // tiles`.
+def pass_panels(is_int8, span, row_bytes, left, scales, weights, activation, added, out):
+    """Rows times panels, span = (first row, last + 1, first panel, last + 1), and what follows → out (rows, outputs).
 
-    shape is (rows, bytes of a row of the left matrix, tiles, rows of a tile, panels, panels of a group); left, panels,
-    weight_scales and bias are addresses, scales the addresses of the rows' scales and offsets.
+    left is the address of the left matrix, of row_bytes a row; scales the addresses of the rows' scales and zeros;
+    weights those of the panels, their scales, their sums and the bias; added (rows, outputs) or (rows, 0).
     """
-    rows, row_bytes, tiles, of_tile, count, of_group = shape
-    start, group = task % tiles * of_tile, task // tiles * of_group
-    stop = min(rows, start + of_tile)
+    start, stop, first_panel, last_panel = span
+    panels, weight_scales, weight_sums, bias = weights
     outputs = out.shape[1]
     stride = outputs * 4
     values = np.empty(ROWS_MAX * PANEL, np.float32)
-    for panel in range(group, min(count, group + of_group)):
+    for panel in range(first_panel, last_panel):
         first = panel * PANEL
         width = min(outputs - first, PANEL)
         row = start
@@ -139,8 +138,8 @@ def pass_tile(is_int8, task, shape, left, scales, panels, weight_scales, bias, a
             is_direct = activation == 0 and width == PANEL
             call = (
                 left + row * row_bytes, row_bytes, panels + panel * row_bytes * PANEL, row_bytes // 4,
-                scales[0] + row * 4, scales[1] + row * 4, weight_scales + first * 4, bias + first * 4,
-                other if is_direct else 0, stride,
+                scales[0] + row * 4, scales[1] + row * 4, weight_scales + first * 4, weight_sums + first * 4,
+                bias + first * 4, other if is_direct else 0, stride,
                 target if is_direct else values.ctypes.data, stride if is_direct else PANEL * 4,
             )  # fmt: skip
             if is_int8:
@@ -155,6 +154,18 @@ def pass_tile(is_int8, task, shape, left, scales, panels, weight_scales, bias, a
                 else:
                     store_some(values, width, added, out, row, row + taken)
             row += taken
+
+
+@njit(**SERIAL)
+def pass_tile(is_int8, task, shape, left, scales, weights, activation, added, out):
+    """One task: the tile of rows `task % tiles` times the panels of the group `task // tiles`, as pass_panels does it.
+
+    shape is (rows, bytes of a row of the left matrix, tiles, rows of a tile, panels, panels of a group).
+    """
+    rows, row_bytes, tiles, of_tile, count, of_group = shape
+    start, group = task % tiles * of_tile, task // tiles * of_group
+    span = (start, min(rows, start + of_tile), group, min(count, group + of_group))
+    pass_panels(is_int8, span, row_bytes, left, scales, weights, activation, added, out)
 
 
 @njit(**SERIAL)
@@ -177,25 +188,23 @@ def shape_of(rows, row_bytes, panels):
 
 
 @njit(**PARALLEL)
-def linear_int8(quantised, scales, offsets, panels, weight_scales, bias, activation, added, out):
+def linear_int8(quantised, scales, zeros, panels, weight_scales, weight_sums, bias, activation, added, out):
     """Quantised rows times packed int8 weights → fp32.
 
-    quantised (rows, inputs) int8; panels (panels, inputs / 4, PANEL, 4) uint8, weights + 128; weight_scales, bias
+    quantised (rows, inputs) uint8; panels (panels, inputs / 4, PANEL, 4) int8; weight_scales, weight_sums, bias
     (panels * PANEL,); added (rows, outputs) or (rows, 0); out (rows, outputs).
     """
     shape, tasks = shape_of(quantised.shape[0], quantised.shape[1], panels.shape[0])
+    weights = (panels.ctypes.data, weight_scales.ctypes.data, weight_sums.ctypes.data, bias.ctypes.data)
+    of_rows = (scales.ctypes.data, zeros.ctypes.data)
     for task in prange(tasks):
-        pass_tile(
-            True, task, shape, quantised.ctypes.data, (scales.ctypes.data, offsets.ctypes.data), panels.ctypes.data,
-            weight_scales.ctypes.data, bias.ctypes.data, activation, added, out,
-        )  # fmt: skip
+        pass_tile(True, task, shape, quantised.ctypes.data, of_rows, weights, activation, added, out)
 
 
 @njit(**PARALLEL)
 def linear_fp32(x, panels, bias, activation, added, out):
     """x (rows, inputs) times packed weights, panels (panels, inputs, PANEL) → out (rows, outputs); all fp32."""
     shape, tasks = shape_of(x.shape[0], x.shape[1] * 4, panels.shape[0])
+    weights = (panels.ctypes.data, 0, 0, bias.ctypes.data)
     for task in prange(tasks):
-        pass_tile(
-            False, task, shape, x.ctypes.data, (0, 0), panels.ctypes.data, 0, bias.ctypes.data, activation, added, out
-        )
+        pass_tile(False, task, shape, x.ctypes.data, (0, 0), weights, activation, added, out)

@@ -5,13 +5,15 @@ every sum in a register: the loop reads the panel once and writes nothing. (Goto
 performance matrix multiplication", 2008; the panel layout is layers.py's.)
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-CALL_FIELDS = 12
+CALL_FIELDS = 13
 LANES = 16
 VECTORS = 2
 PANEL = LANES * VECTORS
@@ -20,8 +22,31 @@ ROWS_MAX = 12
 """Rows of a call: 12 x 2 sums, two panel vectors and a broadcast fill 27 of the 32 registers."""
 
 INT32, INT64, FLOAT = ir.IntType(32), ir.IntType(64), ir.FloatType()
+FLOATS, WORDS = ir.VectorType(FLOAT, LANES), ir.VectorType(INT32, LANES)
 VECTOR_BYTES = 64
 Builder = Any
+
+
+class BFloatType(ir.types._BaseFloatType):
+    """LLVM's bfloat, which llvmlite has no name for."""
+
+    def __str__(self) -> str:
+        return "bfloat"
+
+
+BFloatType._create_instance()
+PAIRS = ir.VectorType(BFloatType(), 2 * LANES)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How numbers of a kind are multiplied and summed."""
+
+    sums: ir.VectorType
+    read: ir.Type
+    """Four bytes of a row and of a column, as they are loaded."""
+    step: Callable[[Builder, Any, Any, Any], Any]
+    finish: Callable[[Builder, list[list[Any]], Any], list[list[Any]]]
 
 
 def _address(builder: Builder, base: Any, offset: Any, kind: ir.Type) -> Any:
@@ -40,20 +65,26 @@ def _store(builder: Builder, base: Any, offset: Any, values: list[Any]) -> None:
         builder.store(value, _address(builder, base, following, value.type), align=4)
 
 
-def _fused(builder: Builder, name: str, vector: ir.VectorType, arguments: list[Any]) -> Any:
+def _fused(builder: Builder, name: str, result: ir.VectorType, arguments: list[Any]) -> Any:
     function = builder.module.globals.get(name)
     if function is None:
-        function = ir.Function(builder.module, ir.FunctionType(vector, [vector] * 3), name)
+        function = ir.Function(builder.module, ir.FunctionType(result, [each.type for each in arguments]), name)
     return builder.call(function, arguments)
 
 
 def _int8_step(builder: Builder, total: Any, panel: Any, left: Any) -> Any:
-    """total += four unsigned bytes of the panel times four signed bytes of the row, in each lane."""
-    return _fused(builder, "llvm.x86.avx512.vpdpbusd.512", total.type, [total, panel, left])
+    """total += four unsigned bytes of the row times four signed bytes of the panel, in each lane."""
+    return _fused(builder, "llvm.x86.avx512.vpdpbusd.512", WORDS, [total, left, panel])
 
 
 def _fp32_step(builder: Builder, total: Any, panel: Any, left: Any) -> Any:
-    return _fused(builder, "llvm.fma.v16f32", total.type, [panel, left, total])
+    return _fused(builder, "llvm.fma.v16f32", FLOATS, [panel, left, total])
+
+
+def _bf16_step(builder: Builder, total: Any, panel: Any, left: Any) -> Any:
+    """total += two bfloat16 numbers of the row times two of the panel, in each lane."""
+    pairs = [builder.bitcast(words, PAIRS) for words in (left, panel)]
+    return _fused(builder, "llvm.x86.avx512bf16.dpbf16ps.512", FLOATS, [total, *pairs])
 
 
 def _scalar(builder: Builder, base: Any, offset: Any, kind: ir.Type) -> Any:
@@ -66,10 +97,9 @@ def _vectors(builder: Builder, base: Any, offset: Any, vector: ir.VectorType, al
     return [builder.load(_address(builder, base, place, vector), align=align) for place in places]
 
 
-def _accumulate(builder: Builder, rows: int, element: ir.Type, step: Any, call: Any) -> list[list[Any]]:
+def _accumulate(builder: Builder, rows: int, kind: Kind, call: Any) -> list[list[Any]]:
     """The loop over the steps → the sums, VECTORS of them a row."""
     left, left_stride, panel, steps = call[:4]
-    vector = ir.VectorType(element, LANES)
     starts = [builder.add(left, builder.mul(left_stride, ir.Constant(INT64, row))) for row in range(rows)]
     before = builder.block
     loop, done = builder.append_basic_block("step"), builder.append_basic_block("done")
@@ -77,15 +107,16 @@ def _accumulate(builder: Builder, rows: int, element: ir.Type, step: Any, call: 
     builder.position_at_end(loop)
     index = builder.phi(INT64)
     index.add_incoming(ir.Constant(INT64, 0), before)
-    totals = [[builder.phi(vector) for _ in range(VECTORS)] for _ in range(rows)]
+    totals = [[builder.phi(kind.sums) for _ in range(VECTORS)] for _ in range(rows)]
     for total in (total for row in totals for total in row):
-        total.add_incoming(ir.Constant(vector, [0] * LANES), before)
-    panels = _vectors(builder, panel, builder.mul(index, ir.Constant(INT64, VECTOR_BYTES * VECTORS)), vector, 64)
+        total.add_incoming(ir.Constant(kind.sums, [0] * LANES), before)
+    panel_offset = builder.mul(index, ir.Constant(INT64, VECTOR_BYTES * VECTORS))
+    panels = _vectors(builder, panel, panel_offset, ir.VectorType(kind.read, LANES), 64)
     left_offset = builder.mul(index, ir.Constant(INT64, 4))
     found = []
     for row in range(rows):
-        lefts = _splat(builder, _scalar(builder, starts[row], left_offset, element))
-        found.append([step(builder, totals[row][place], panels[place], lefts) for place in range(VECTORS)])
+        lefts = _splat(builder, _scalar(builder, starts[row], left_offset, kind.read))
+        found.append([kind.step(builder, totals[row][place], panels[place], lefts) for place in range(VECTORS)])
     following = builder.add(index, ir.Constant(INT64, 1))
     index.add_incoming(following, loop)
     for total, new in zip(totals, found, strict=True):
@@ -96,40 +127,54 @@ def _accumulate(builder: Builder, rows: int, element: ir.Type, step: Any, call: 
     return found
 
 
-def _finish(builder: Builder, element: ir.Type, sums: list[list[Any]], call: Any) -> list[list[Any]]:
-    """Sums → fp32 numbers with their scales and the bias."""
-    scales, offsets, weight_scales, bias = call[4:8]
-    floats = ir.VectorType(FLOAT, LANES)
-    zero = ir.Constant(INT64, 0)
-    biases = _vectors(builder, bias, zero, floats, 4)
-    of_columns = _vectors(builder, weight_scales, zero, floats, 4) if element == INT32 else biases
+def _finish_int8(builder: Builder, sums: list[list[Any]], call: Any) -> list[list[Any]]:
+    """Minus the row's zero times the sum of the column's weights, times both scales, plus the bias."""
+    scales, zeros, weight_scales, weight_sums, bias = call[4:9]
+    start = ir.Constant(INT64, 0)
+    factors, columns, biases = (
+        _vectors(builder, base, start, vector, 4)
+        for base, vector in ((weight_scales, FLOATS), (weight_sums, WORDS), (bias, FLOATS))
+    )
     finished = []
     for row, totals in enumerate(sums):
-        if element == INT32:
-            place = ir.Constant(INT64, 4 * row)
-            offset = _splat(builder, _scalar(builder, offsets, place, INT32))
-            scale = _splat(builder, _scalar(builder, scales, place, FLOAT))
-            totals = [
-                builder.fmul(builder.sitofp(builder.sub(total, offset), floats), builder.fmul(scale, column))
-                for total, column in zip(totals, of_columns, strict=True)
+        place = ir.Constant(INT64, 4 * row)
+        zero = _splat(builder, _scalar(builder, zeros, place, INT32))
+        scale = _splat(builder, _scalar(builder, scales, place, FLOAT))
+        whole = [builder.sub(total, builder.mul(zero, column)) for total, column in zip(totals, columns, strict=True)]
+        finished.append(
+            [
+                builder.fadd(builder.fmul(builder.sitofp(each, FLOATS), builder.fmul(scale, factor)), added)
+                for each, factor, added in zip(whole, factors, biases, strict=True)
             ]
-        finished.append([builder.fadd(total, added) for total, added in zip(totals, biases, strict=True)])
+        )
     return finished
 
 
-def _kernel(rows: int, element: ir.Type, step: Any) -> Any:
+def _finish_fp32(builder: Builder, sums: list[list[Any]], call: Any) -> list[list[Any]]:
+    """Plus the bias."""
+    biases = _vectors(builder, call[8], ir.Constant(INT64, 0), FLOATS, 4)
+    return [[builder.fadd(total, added) for total, added in zip(totals, biases, strict=True)] for totals in sums]
+
+
+def _finish_bf16(builder: Builder, sums: list[list[Any]], call: Any) -> list[list[Any]]:
+    """Times the row's scale."""
+    scales = [
+        _splat(builder, _scalar(builder, call[4], ir.Constant(INT64, 4 * row), FLOAT)) for row in range(len(sums))
+    ]
+    return [[builder.fmul(total, scale) for total in totals] for totals, scale in zip(sums, scales, strict=True)]
+
+
+def _kernel(rows: int, kind: Kind) -> Any:
     """An intrinsic over addresses and strides in bytes: `rows` rows of the left matrix times a panel, and what follows.
 
     A step reads 4 bytes of each row of `left` and VECTORS vectors of the panel. The sums then become fp32 numbers
-    (int8: minus the row's offset, times the row's and the column's scale), get the bias and, unless its address is 0,
-    the row of `added`, and are stored to `out`.
+    as the kind says, get, unless its address is 0, the row of `added`, and are stored to `out`.
     """
-    floats = ir.VectorType(FLOAT, LANES)
 
     def generate(context: Any, builder: Builder, _signature: Any, arguments: Any) -> Any:
         call = [builder.extract_value(arguments[0], place) for place in range(CALL_FIELDS)]
-        added, added_stride, out, stride = call[8:]
-        results = _finish(builder, element, _accumulate(builder, rows, element, step, call), call)
+        added, added_stride, out, stride = call[9:]
+        results = kind.finish(builder, _accumulate(builder, rows, kind, call), call)
         plain = builder.append_basic_block("plain")
         plus, after = builder.append_basic_block("plus"), builder.append_basic_block("after")
         builder.cbranch(builder.icmp_signed("==", added, ir.Constant(INT64, 0)), plain, plus)
@@ -137,7 +182,7 @@ def _kernel(rows: int, element: ir.Type, step: Any) -> Any:
             builder.position_at_end(block)
             for row, values in enumerate(results):
                 if not is_plain:
-                    others = _vectors(builder, added, builder.mul(added_stride, ir.Constant(INT64, row)), floats, 4)
+                    others = _vectors(builder, added, builder.mul(added_stride, ir.Constant(INT64, row)), FLOATS, 4)
                     values = [builder.fadd(value, other) for value, other in zip(values, others, strict=True)]
                 _store(builder, out, builder.mul(stride, ir.Constant(INT64, row)), values)
             builder.branch(after)
@@ -157,8 +202,7 @@ def store_rows(typing, rows, values, added, out, stride):
 
     def generate(context: Any, builder: Builder, _signature: Any, arguments: Any) -> Any:
         count, source, other, target, step = arguments
-        floats, zero = ir.VectorType(FLOAT, LANES), ir.Constant(INT64, 0)
-        before = builder.block
+        zero, before = ir.Constant(INT64, 0), builder.block
         loops = [builder.append_basic_block(name) for name in ("plain", "plus")]
         after = builder.append_basic_block("after")
         builder.cbranch(builder.icmp_signed("==", other, zero), *loops)
@@ -166,10 +210,10 @@ def store_rows(typing, rows, values, added, out, stride):
             builder.position_at_end(loop)
             index = builder.phi(INT64)
             index.add_incoming(zero, before)
-            held = _vectors(builder, source, builder.mul(index, ir.Constant(INT64, PANEL * 4)), floats, 4)
+            held = _vectors(builder, source, builder.mul(index, ir.Constant(INT64, PANEL * 4)), FLOATS, 4)
             place = builder.mul(index, step)
             if not is_plain:
-                others = _vectors(builder, other, place, floats, 4)
+                others = _vectors(builder, other, place, FLOATS, 4)
                 held = [builder.fadd(value, more) for value, more in zip(held, others, strict=True)]
             _store(builder, target, place, held)
             following = builder.add(index, ir.Constant(INT64, 1))
@@ -181,8 +225,57 @@ def store_rows(typing, rows, values, added, out, stride):
     return types.void(*[types.intp] * 5), generate
 
 
-_I12, _I8, _I6, _I4, _I3, _I2, _I1 = (_kernel(rows, INT32, _int8_step) for rows in (12, 8, 6, 4, 3, 2, 1))
-_F12, _F8, _F6, _F4, _F3, _F2, _F1 = (_kernel(rows, FLOAT, _fp32_step) for rows in (12, 8, 6, 4, 3, 2, 1))
+@intrinsic
+def transpose_words(typing, rows, row_stride, out, out_stride):
+    """LANES rows of LANES words at the address `rows` → their columns at `out`; strides in bytes."""
+
+    def generate(context: Any, builder: Builder, _signature: Any, arguments: Any) -> Any:
+        source, step, target, stride = arguments
+        held = [
+            builder.load(_address(builder, source, builder.mul(step, ir.Constant(INT64, row)), WORDS), align=4)
+            for row in range(LANES)
+        ]
+        for bit in (1, 2, 4, 8):  # the rows `row` and `row + bit` exchange the words whose place says so
+            low = [place if not place & bit else LANES + place - bit for place in range(LANES)]
+            high = [place + bit if not place & bit else LANES + place for place in range(LANES)]
+            masks = [ir.Constant(WORDS, places) for places in (low, high)]
+            for row in range(LANES):
+                if not row & bit:
+                    pair = held[row], held[row + bit]
+                    held[row], held[row + bit] = (builder.shuffle_vector(*pair, mask) for mask in masks)
+        for row, words in enumerate(held):
+            builder.store(
+                words, _address(builder, target, builder.mul(stride, ir.Constant(INT64, row)), WORDS), align=4
+            )
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 4), generate
+
+
+@intrinsic
+def zip_halves(typing, lower, upper, out):
+    """PANEL words at `out` from PANEL lower and PANEL upper halves; all are addresses."""
+
+    def generate(context: Any, builder: Builder, _signature: Any, arguments: Any) -> Any:
+        halves, words = ir.VectorType(ir.IntType(16), PANEL), ir.VectorType(INT32, PANEL)
+        low, high = (
+            builder.zext(builder.load(builder.inttoptr(base, halves.as_pointer()), align=2), words)
+            for base in arguments[:2]
+        )
+        joined = builder.or_(low, builder.shl(high, ir.Constant(words, [16] * PANEL)))
+        builder.store(joined, builder.inttoptr(arguments[2], words.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 3), generate
+
+
+INT8 = Kind(WORDS, INT32, _int8_step, _finish_int8)
+FP32 = Kind(FLOATS, FLOAT, _fp32_step, _finish_fp32)
+BF16 = Kind(FLOATS, INT32, _bf16_step, _finish_bf16)
+_I12, _I8, _I6, _I4, _I3, _I2, _I1 = (_kernel(rows, INT8) for rows in (12, 8, 6, 4, 3, 2, 1))
+_F12, _F8, _F6, _F4, _F3, _F2, _F1 = (_kernel(rows, FP32) for rows in (12, 8, 6, 4, 3, 2, 1))
+multiply_bf16 = _kernel(ROWS_MAX, BF16)
+"""(ROWS_MAX, 2 * steps) bfloat16 numbers times a panel of pairs of them → (ROWS_MAX, PANEL) floats, in order."""
 
 
 @njit(nogil=True, cache=True)
@@ -199,7 +292,7 @@ def rows_of_call(left: int) -> int:
 
 @njit(nogil=True, cache=True)
 def multiply_int8(rows, call):
-    """(rows, 4 * steps) signed bytes times a panel of unsigned bytes → (rows, PANEL) int32, exact."""
+    """(rows, 4 * steps) unsigned bytes times a panel of signed bytes → (rows, PANEL) floats; the sums are exact."""
     if rows == 12:
         _I12(call)
     elif rows == 8:

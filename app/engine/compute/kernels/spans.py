@@ -42,10 +42,10 @@ def pack_values(values, first, stride, positions, width, panels, start):
     """Values, laid out as the keys → panels (width / PANEL, positions, PANEL)."""
     for part in range(0, width, PANEL):
         for position in range(positions):
-            source = first + position * stride + part
-            target = start + part * positions + position * PANEL
+            at, to = first + position * stride + part, start + part * positions + position * PANEL
+            source, target = values[at : at + PANEL], panels[to : to + PANEL]
             for place in range(PANEL):
-                panels[target + place] = scalar.number(values[source + place])
+                target[place] = scalar.number(source[place])
 
 
 @njit(**SERIAL)
@@ -88,7 +88,7 @@ def attend_head(queries, query_stride, count, visible, is_causal, keys, values, 
             multiply_fp32(
                 taken,
                 (
-                    left, query_stride, keys_at + panel * PANEL * width * 4, width, 0, 0, 0, zeros_at, 0, 0,
+                    left, query_stride, keys_at + panel * PANEL * width * 4, width, 0, 0, 0, 0, zeros_at, 0, 0,
                     scores_at + panel * PANEL * 4, score_stride,
                 ),
             )  # fmt: skip
@@ -100,8 +100,8 @@ def attend_head(queries, query_stride, count, visible, is_causal, keys, values, 
             multiply_fp32(
                 taken,
                 (
-                    scores_at, score_stride, values_at + panel * positions * PANEL * 4, longest, 0, 0, 0, zeros_at, 0,
-                    0, out + row * out_stride + panel * PANEL * 4, out_stride,
+                    scores_at, score_stride, values_at + panel * positions * PANEL * 4, longest, 0, 0, 0, 0, zeros_at,
+                    0, 0, out + row * out_stride + panel * PANEL * 4, out_stride,
                 ),
             )  # fmt: skip
         row += taken

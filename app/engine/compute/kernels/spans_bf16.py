@@ -1,0 +1,182 @@
+"""spans.py's work in bfloat16 products, for int8 models: their keys and values are held in it anyway.
+
+Scores and sums over values are fp32, in one order whatever else is computed beside them: no cut and no company changes
+a bit. Weights of the softmax are multiplied as they come, at most 1; their sum divides the result.
+"""
+
+import numpy as np
+from numba import njit, prange
+
+from app.engine.compute.kernels import scalar
+from app.engine.compute.kernels.linear import PARALLEL, SERIAL
+from app.engine.compute.kernels.microkernel import (
+    LANES,
+    PANEL,
+    ROWS_MAX,
+    multiply_bf16,
+    transpose_words,
+    zip_halves,
+)
+
+HALF = np.uint16(0)
+ALIGNED = 16
+
+
+@njit(**SERIAL)
+def words(count):
+    """Room for `count` pairs of bfloat16 numbers that starts at a multiple of 64 bytes, and what holds it."""
+    held = np.empty(count + ALIGNED, np.int32)
+    first = (-held.ctypes.data % 64) // 4
+    return held[first : first + count], held
+
+
+@njit(**SERIAL)
+def narrow(numbers, first, count, out):
+    """`count` of the flat array `numbers` from the place `first` on, fp32 or bfloat16, as bfloat16's bits."""
+    source = numbers[first : first + count]  # an index that might be negative would keep the loop from the vector units
+    for place in range(count):
+        out[place] = scalar.stored(scalar.number(source[place]), HALF)
+
+
+@njit(**SERIAL)
+def pack_keys(keys, first, stride, positions, width, panels):
+    """Keys, `stride` numbers apart in `keys` from the place `first` on → panels (positions / PANEL, width / 2, PANEL).
+
+    A word holds two following numbers of one key; columns without a position are 0.
+    """
+    filled = (positions + PANEL - 1) // PANEL * PANEL
+    rows = np.empty((filled, width), np.uint16)
+    for position in range(positions):
+        narrow(keys, first + position * stride, width, rows[position])
+    rows[positions:] = HALF
+    for position in range(0, filled, LANES):
+        target = position // PANEL * width // 2 * PANEL + position % PANEL
+        for pair in range(0, width // 2, LANES):
+            transpose_words(
+                rows.ctypes.data + (position * width + pair * 2) * 2, width * 2,
+                panels.ctypes.data + (target + pair * PANEL) * 4, PANEL * 4,
+            )  # fmt: skip
+    scalar.keep(rows)
+
+
+@njit(**SERIAL)
+def pack_values(values, first, stride, positions, width, panels):
+    """Values, laid out as the keys → panels (width / PANEL, positions / 2, PANEL).
+
+    A word holds the numbers of two following positions; the last one's partner is 0 when they are odd.
+    """
+    even, odd = np.empty(width, np.uint16), np.zeros(width, np.uint16)
+    steps = (positions + 1) // 2
+    for step in range(steps):
+        narrow(values, first + 2 * step * stride, width, even)
+        if 2 * step + 1 < positions:
+            narrow(values, first + (2 * step + 1) * stride, width, odd)
+        else:
+            odd[:] = 0
+        for part in range(width // PANEL):
+            target = (part * steps + step) * PANEL
+            zip_halves(
+                even.ctypes.data + part * PANEL * 2, odd.ctypes.data + part * PANEL * 2, panels.ctypes.data + target * 4
+            )
+    scalar.keep(even)
+    scalar.keep(odd)
+
+
+@njit(**SERIAL)
+def soften(scores, scale, weights):
+    """weights (positions,) = exp(scale * (score - largest)) in bfloat16 for each of scores; returns 1 / their sum."""
+    largest = scalar.largest(scores)
+    total = np.float32(0.0)
+    for position in range(scores.size):
+        weight = scalar.exp((scores[position] - largest) * scale)
+        weights[position] = scalar.stored(weight, HALF)
+        total += weight
+    return np.float32(1.0) / total
+
+
+@njit(**SERIAL)
+def attend_head(queries, at, count, visible, is_causal, keys, values, held, scale, out):
+    """`count` queries of one head of one row against its keys and values, as spans.attend_head does it.
+
+    at says where: the row of the first query in queries (rows, …) and out, and the first column of the head.
+    """
+    first_row, first_column = at
+    first_key, first_value, stride, positions, width = held
+    pairs, steps = width // 2, (positions + 1) // 2
+    panels = (positions + PANEL - 1) // PANEL
+    packed_keys, of_keys = words(panels * PANEL * pairs)
+    packed_values, of_values = words(steps * width)
+    pack_keys(keys, first_key, stride, positions, width, packed_keys)
+    pack_values(values, first_value, stride, positions, width, packed_values)
+    left = np.zeros((ROWS_MAX, width), np.uint16)
+    scores = np.empty((ROWS_MAX, panels * PANEL), np.float32)
+    weights, factors = np.zeros((ROWS_MAX, 2 * steps), np.uint16), np.ones(ROWS_MAX, np.float32)
+    found, ones = np.empty((ROWS_MAX, width), np.float32), np.ones(ROWS_MAX, np.float32)
+    for row in range(0, count, ROWS_MAX):
+        taken = min(ROWS_MAX, count - row)
+        longest = visible + row + taken - 1 if is_causal else visible
+        for place in range(taken):
+            query = queries[first_row + row + place]
+            narrow(query, first_column, width, left[place])
+        for panel in range((longest + PANEL - 1) // PANEL):
+            multiply_bf16(
+                (
+                    left.ctypes.data, width * 2, packed_keys.ctypes.data + panel * PANEL * width * 2, pairs,
+                    ones.ctypes.data, 0, 0, 0, 0, 0, 0, scores.ctypes.data + panel * PANEL * 4, panels * PANEL * 4,
+                )
+            )  # fmt: skip
+        for place in range(taken):
+            seen = visible + row + place if is_causal else visible
+            factors[place] = soften(scores[place, :seen], scale, weights[place, :seen])
+            weights[place, seen:] = HALF
+        for panel in range(width // PANEL):
+            multiply_bf16(
+                (
+                    weights.ctypes.data, steps * 4, packed_values.ctypes.data + panel * steps * PANEL * 4,
+                    (longest + 1) // 2, factors.ctypes.data, 0, 0, 0, 0, 0, 0, found.ctypes.data + panel * PANEL * 4,
+                    width * 4,
+                )
+            )  # fmt: skip
+        for place in range(taken):
+            target = out[first_row + row + place, first_column : first_column + width]
+            for column in range(width):
+                target[column] = found[place, column]
+    for array in (of_keys, of_values):
+        scalar.keep(array)
+    for array in (scores, found):
+        scalar.keep(array)
+    for array in (left, weights):
+        scalar.keep(array)
+    for array in (factors, ones):
+        scalar.keep(array)
+
+
+@njit(**PARALLEL)
+def attend_rows(qkv, starts, lengths, heads, scale, out):
+    """See spans.attend_rows."""
+    all_width = out.shape[1]
+    width = all_width // heads
+    numbers = qkv.reshape(-1)
+    for task in prange(starts.size * heads):
+        row, first = task // heads, task % heads * width
+        start, length = starts[row], lengths[row]
+        at = start * qkv.shape[1] + first
+        attend_head(
+            qkv, (start, first), length, length, False, numbers, numbers,
+            (at + all_width, at + 2 * all_width, qkv.shape[1], length, width), scale, out,
+        )  # fmt: skip
+
+
+@njit(**PARALLEL)
+def attend_spans(queries, spans, keys, values, scale, out):
+    """See spans.attend_spans; keys and values are a bfloat16's 16 bits."""
+    heads, width = keys.shape[1], keys.shape[3]
+    flat_keys, flat_values = keys.reshape(-1), values.reshape(-1)
+    for task in prange(spans.shape[0] * heads):
+        span, head = task // heads, task % heads
+        first, slot, start, count = spans[span, 0], spans[span, 1], spans[span, 2], spans[span, 3]
+        at = (slot * heads + head) * keys.shape[2] * width
+        attend_head(
+            queries, (first, head * width), count, start + 1, True, flat_keys, flat_values,
+            (at, at, width, start + count, width), scale, out,
+        )  # fmt: skip
