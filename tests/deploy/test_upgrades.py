@@ -4,6 +4,8 @@ The rule (docs/recovery.md): a migration leaves every table and column that ther
 it adds can go on writing.
 """
 
+import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from app.metering.keys import NewKey, Pepper, create_key
 from app.metering.ledger import Admission, Outcome, Usage, list_entries, open_priced_hold, settle
 from app.metering.transactions import migrate
 from app.metering.verify import drifts
+from tests.cli.test_serve import command
 from tests.fixtures.next_release import REVISIONS, bring, next_release
 from tests.fixtures.postgres import Postgres
 
@@ -133,6 +136,15 @@ async def test_a_start_brings_an_older_schema_forward_with_what_is_in_it(
     assert key.record.tenant_id == "t"
     await sell(database, key, "first")
     await database.close()
+
+
+def test_the_command_brings_a_schema_forward(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'tollgate.db'}")
+    with engine.begin() as connection:
+        bring(connection, REVISIONS[0])
+    engine.dispose()
+    told = command(os.environ | {"TOLLGATE_HOME": str(tmp_path)}, "db", "upgrade", "--json")
+    assert json.loads(told) == {"revision": REVISIONS[-1]}
 
 
 async def test_a_migration_that_would_have_to_wait_stands_in_nobodys_way(
