@@ -23,7 +23,7 @@ from app.metering.invoices import as_csv, as_page, csv_text, invoice
 from app.metering.ledger import SHOWN, list_entries
 from app.metering.moments import instant_us
 from app.metering.tenants import find_tenant
-from app.metering.verify import drifts
+from app.metering.verify import balance
 from app.settings import load_settings
 
 COLUMNS = (
@@ -76,7 +76,7 @@ def usage(
 @app.command()
 def verify(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Check entries, sums, budgets and holds against each other; exit code 1 when they differ."""
-    found = read(lambda connection: list(drifts(connection)))
+    found = read(balance)
     if as_json:
         typer.echo(json.dumps({"balanced": not found, "drifts": found}))
     else:

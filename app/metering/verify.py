@@ -25,6 +25,13 @@ from app.metering.tables import (
 Sums = dict[tuple[Any, ...], tuple[int, ...]]
 
 
+def balance(connection: Connection) -> list[str]:
+    """All differences as of one moment, also while the servers sell: the first statement of its transaction."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+    return list(drifts(connection))
+
+
 def drifts(connection: Connection) -> Iterator[str]:
     """Every difference, a sentence each; none when the books balance. Reads only."""
     for table, moment, length_us in ((usage_hour, "hour_us", HOUR_US), (usage_day, "day_us", DAY_US)):
