@@ -13,6 +13,7 @@ from app.errors import InvalidRequest, RequestTooLarge
 
 B = TypeVar("B", bound=BaseModel)
 DEPTH_MAX = 32
+SHOULD_BE = "Input should be "
 
 
 async def read_body(request: Request, model: type[B]) -> B:
@@ -103,11 +104,18 @@ def refuse_lone_surrogates(value: Any, depth: int = 0) -> None:
 
 
 def fault_of(error: ValidationError) -> InvalidRequest:
-    """The most telling fault: its field as `a.b.0`, and what is wrong."""
+    """The most telling fault: its field as `a.b.0`, and what is wrong; of a union, what each of its branches wants."""
     faults = error.errors(include_url=False, include_context=False, include_input=False)
-    fault = max(faults, key=lambda fault: len(fault["loc"]))
-    field = ".".join(str(part) for part in fault["loc"] if not is_branch(part))
-    return InvalidRequest(f"{field}: {fault['msg']}" if field else fault["msg"], field=field or None)
+    deepest = field_of(max(faults, key=lambda fault: len(fault["loc"]))["loc"])
+    words = list(dict.fromkeys(fault["msg"] for fault in faults if field_of(fault["loc"]) == deepest))
+    wanted = [word.removeprefix(SHOULD_BE) for word in words if word.startswith(SHOULD_BE)]
+    message = SHOULD_BE + " or ".join(wanted) if len(wanted) == len(words) else words[-1]
+    return InvalidRequest(f"{deepest}: {message}" if deepest else message, field=deepest or None)
+
+
+def field_of(place: tuple[int | str, ...]) -> str:
+    """The caller's own name of a place in a body, as `a.b.0`."""
+    return ".".join(str(part) for part in place if not is_branch(part))
 
 
 def is_branch(part: int | str) -> bool:

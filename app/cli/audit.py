@@ -5,10 +5,9 @@ import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from app.cli.context import AsJson, home_folder, read
+from app.cli.tables import print_table, table_of
 from app.metering import audit
 from app.metering.keys import Pepper
 from app.metering.tenants import find_tenant
@@ -34,11 +33,11 @@ def list_all(
     if as_json:
         typer.echo(json.dumps(rows))
         return
-    table = Table("number", "at", "who", "act", "target", "details")
+    table = table_of("number", "at", "who", "act", "target", "details")
     for row in rows:
         details = "(erased)" if row["details"] is None else json.dumps(row["details"].get("after", row["details"]))
         table.add_row(str(row["sequence"]), row["at"], row["actor"], row["act"], row["target"], details)
-    Console().print(table)
+    print_table(table)
 
 
 @app.command()

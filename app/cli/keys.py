@@ -4,10 +4,9 @@ import json
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from app.cli.context import AsJson, limits_of, operator, or_exit, printed_limits, read, say
+from app.cli.tables import print_table, table_of
 from app.clock import SystemClock
 from app.metering.keys import NewKey, get_key, key_json, list_keys, resolve_key
 from app.metering.moments import moment_us, span_us
@@ -86,13 +85,13 @@ def list_all(
     if as_json:
         typer.echo(json.dumps(rows))
         return
-    table = Table("id", "tenant", "name", "key", "admin", "created", "last used", "expires", "revoked")
+    table = table_of("id", "tenant", "name", "key", "admin", "created", "last used", "expires", "revoked")
     for row in rows:
         table.add_row(
             row["id"], row["tenant"], row["name"], row["display"], "yes" if row["is_admin"] else "", row["created_at"],
             row["last_used_at"] or "", row["expires_at"] or "", row["revoked_at"] or "",
         )  # fmt: skip
-    Console().print(table)
+    print_table(table)
 
 
 @app.command()

@@ -8,9 +8,9 @@ import httpx
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
-from rich.table import Table
 
 from app.cli.context import AsJson, or_exit, say
+from app.cli.tables import print_table, table_of
 from app.errors import TollgateError
 from app.registry.catalogue import SHIPPED, Catalogue, load_catalogue, schema_text
 from app.registry.locate import locate
@@ -87,12 +87,12 @@ def list_all(as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(rows))
         return
-    table = Table("id", "task", "source", "enabled", "load", "licence")
+    table = table_of("id", "task", "source", "enabled", "load", "licence")
     for row in rows:
         table.add_row(
             row["id"], row["task"], row["source"], "yes" if row["enabled"] else "", row["load"], row["licence"]
         )
-    Console().print(table)
+    print_table(table)
 
 
 @app.command()

@@ -4,10 +4,9 @@ import json
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from app.cli.context import AsJson, home_folder, operator, or_exit, read, say
+from app.cli.tables import print_table, table_of
 from app.clock import SystemClock
 from app.errors import Conflict
 from app.metering.database import microseconds
@@ -29,12 +28,12 @@ def list_all(as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(rows))
         return
-    table = Table("id", "file", "in use", "keys", "audit rows", "webhooks")
+    table = table_of("id", "file", "in use", "keys", "audit rows", "webhooks")
     for row in rows:
         file = row["file"] or "NOT IN THIS FOLDER"
         counts = (str(row[name]) for name in ("keys", "audit_rows", "webhooks"))
         table.add_row(row["id"], file, "yes" if row["in_use"] else "", *counts)
-    Console().print(table)
+    print_table(table)
 
 
 @app.command()

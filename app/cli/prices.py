@@ -4,10 +4,9 @@ import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from app.cli.context import AsJson, operator, or_usage, read, say
+from app.cli.tables import print_table, table_of
 from app.clock import SystemClock
 from app.metering import money_acts
 from app.metering.database import microseconds
@@ -69,13 +68,13 @@ def list_all(
     if as_json:
         typer.echo(json.dumps(found))
         return
-    table = Table("effective_at", "state", "tenant", "model", "task", "meter", "per million")
+    table = table_of("effective_at", "state", "tenant", "model", "task", "meter", "per million")
     for row in found:
         table.add_row(
             row["effective_at"], row["state"].replace("_", " "), row["tenant"] or "(all)", row["model"], row["task"],
             row["meter"], row["per_million"],
         )  # fmt: skip
-    Console().print(table)
+    print_table(table)
 
 
 @app.command("show")

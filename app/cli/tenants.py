@@ -4,10 +4,9 @@ import json
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from app.cli.context import AsJson, limits_of, operator, printed_limits, read, say, with_database
+from app.cli.tables import print_table, table_of
 from app.metering import tenants
 from app.metering.database import Database
 from app.metering.tenants import STANDARD, TenantRecord, tenant_json
@@ -41,13 +40,13 @@ def list_all(as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(rows))
         return
-    table = Table("id", "name", "status", "weight", "tier", "limits", "created")
+    table = table_of("id", "name", "status", "weight", "tier", "limits", "created")
     for row in rows:
         table.add_row(
             row["id"], row["name"], row["status"], str(row["weight"]), row["tier"], printed_limits(row["limits"]),
             row["created_at"],
         )  # fmt: skip
-    Console().print(table)
+    print_table(table)
 
 
 @app.command()

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from app.cli.context import AsJson, operator, or_exit, or_usage, read, say, with_database
+from app.cli.tables import print_table, table_of
 from app.clock import SystemClock
 from app.delivery.cloudevents import event_of
 from app.errors import InvalidRequest
@@ -67,10 +66,11 @@ def usage(
     if as_json:
         typer.echo(json.dumps(entries))
         return
-    table = Table(*COLUMNS)
+    table = table_of("at (UTC)", "tenant", "key", "model", "task", "outcome", "in", "out", "cost")
     for entry in entries:
-        table.add_row(*(str(entry[name]) for name in COLUMNS))
-    Console().print(table)
+        at, *others = (str(entry[name]) for name in COLUMNS)
+        table.add_row(at[:19].replace("T", " "), *others)
+    print_table(table)
 
 
 @app.command()

@@ -4,10 +4,9 @@ import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from app.cli.context import AsJson, home_folder, operator, or_exit, read, say
+from app.cli.tables import print_table, table_of
 from app.delivery.addresses import checked_url
 from app.metering import webhooks
 from app.metering.outbox import State, list_deliveries
@@ -44,10 +43,10 @@ def list_all(
     if as_json:
         typer.echo(json.dumps(rows))
         return
-    table = Table("id", "tenant", "url", "created")
+    table = table_of("id", "tenant", "url", "created")
     for row in rows:
         table.add_row(row["id"], row["tenant"] or "(all)", row["url"], row["created_at"])
-    Console().print(table)
+    print_table(table)
 
 
 @app.command()
@@ -85,11 +84,11 @@ def deliveries(
     if as_json:
         typer.echo(json.dumps(rows))
         return
-    table = Table("id", "webhook", "type", "state", "attempts", "last error", "next")
+    table = table_of("id", "webhook", "type", "state", "attempts", "last error", "next")
     for row in rows:
         shown = (row["id"], row["webhook_id"], row["type"], row["state"], str(row["attempts"]))
         table.add_row(*shown, row["error"] or "", row["next_at"] or "")
-    Console().print(table)
+    print_table(table)
 
 
 @app.command()
