@@ -34,7 +34,8 @@ class TollgateEngine:
             raise NotHosted(refused.message) from refused
 
     async def _load(self, spec: ModelSpec) -> str:
-        self._engine = ChildEngine.start(EngineSettings.model_validate({}), log_level="warning", log_format="text")
+        settings = EngineSettings.model_validate({"prefix_tokens": 0})  # rounds repeat their prompts: each must be read
+        self._engine = ChildEngine.start(settings, log_level="warning", log_format="text")
         loaded = await self._engine.load(spec)
         return f"{loaded.precision.value}, {loaded.memory_bytes / 2**20:.0f} MiB with its cache"
 

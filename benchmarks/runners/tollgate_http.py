@@ -42,7 +42,10 @@ class TollgateHttp:
         catalogue = home / "catalog.yaml"
         filled = CATALOGUE.format(model=model, task=TASKS[model], precision=self._precision, folder=folder)
         catalogue.write_text(filled, encoding="utf-8")
-        env = {"TOLLGATE_HOME": str(home), "TOLLGATE_REGISTRY__CATALOGUE": str(catalogue)}
+        env = {
+            "TOLLGATE_HOME": str(home), "TOLLGATE_REGISTRY__CATALOGUE": str(catalogue),
+            "TOLLGATE_ENGINE__PREFIX_TOKENS": "0",  # rounds repeat their prompts: each must be read
+        }  # fmt: skip
         self._key = make_customer(env, model=model, task=TASKS[model])
         self._server = Served([self._command, "serve", "--host", "127.0.0.1"], env=env, ready="/livez")
         asyncio.run(self._wait_for_model(model))

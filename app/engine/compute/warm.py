@@ -27,6 +27,8 @@ def warm(resident: Resident) -> None:
     prompt = model.prompt_of(ids)
     model.step([Feed(0, 0, prompt, is_prompt=True)])
     model.capture()
+    if model.slots > 1:
+        model.cache.copy_slots([0], [1], 1)
     _, scores = model.step([Feed(0, len(prompt), (0,))])
     for search in (Sampling(temperature=0.0), Sampling(top_k=2, top_p=0.9, seed=0)):
         draw([Sampler(search, ids, logprobs=None)], Scores(scores.values.clone()), [None])
