@@ -54,11 +54,12 @@ def assert_balanced(stack: Stack, crowd: Crowd, tenant: str, *, killed: Collecti
     entries = entries_of(stack, tenant)
     known: set[str] = set()
     exact = over = 0
+    chunk_max = max((call.chunk_max for call in crowd.calls), default=1)
     for call in crowd.calls:
         if call.request_id is None or call.status != 200:
             continue
         known.add(call.request_id)
-        over = max(over, compare(call, entries.get(call.request_id)))
+        over = max(over, compare(call, entries.get(call.request_id), chunk_max))
         exact += call.is_done
     others = [entry for request_id, entry in entries.items() if request_id not in known]
     charged = [entry for entry in others if entry["output_tokens"]]
@@ -70,8 +71,11 @@ def assert_balanced(stack: Stack, crowd: Crowd, tenant: str, *, killed: Collecti
     return Balance(len(entries), exact, over, len(others))
 
 
-def compare(call: Call, entry: dict[str, Any] | None) -> int:
-    """One call against its entry; returns the tokens charged beyond those received."""
+def compare(call: Call, entry: dict[str, Any] | None, chunk_max: int) -> int:
+    """One call against its entry; returns the tokens charged beyond those received.
+
+    chunk_max: tokens of the largest piece that anybody got; those that a killed replica took along were no larger.
+    """
     assert entry is not None, f"no entry for {call}"
     if call.kind == "batch":
         assert call.is_done is (entry["outcome"] == "finished")
@@ -81,6 +85,7 @@ def compare(call: Call, entry: dict[str, Any] | None) -> int:
     if call.is_done:
         assert charged == call.tokens and entry["input_tokens"] == INPUT_TOKENS, f"{call} {entry}"
     # Whoever leaves has unread pieces in the sockets between, and is charged for them; who stays to the end has none.
-    allowed = TEXT["max_tokens"] if call.is_hung_up else EVENTS_UNDER_WAY * call.chunk_max
+    largest = chunk_max if call.is_cut else call.chunk_max
+    allowed = TEXT["max_tokens"] if call.is_hung_up else EVENTS_UNDER_WAY * largest
     assert charged - call.tokens <= allowed, f"charged and never sent: {call} {entry}"
     return charged - call.tokens
