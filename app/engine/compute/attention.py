@@ -14,6 +14,7 @@ from app.engine.compute.kernels import HAS_BF16_512, HAS_FMA_512, spans, spans_b
 from app.engine.compute.kernels import attention as kernels
 from app.engine.compute.kernels.microkernel import PANEL
 from app.engine.compute.plain import sent
+from app.engine.compute.prompt_attention import attend_each
 
 
 def positions_of(lengths: Sequence[int], device: torch.device) -> torch.Tensor:
@@ -51,15 +52,7 @@ def attend_cached(
             qkv[:, :width].numpy(), tokens.prompts_array, held_keys, held_values, np.float32(scale), out.numpy()
         )
         return out
-    for offset, span in tokens.prompts:
-        piece, stop = slice(offset, offset + span.count), span.start + span.count
-        query = split_heads(qkv[piece, :width], heads).transpose(0, 1).to(keys.dtype)
-        mask = tokens.mask(span)
-        found = scaled_dot_product_attention(
-            query[None], keys[span.slot, :, :stop][None], values[span.slot, :, :stop][None], mask,
-            is_causal=mask is None, scale=scale,
-        )[0]  # fmt: skip
-        out[piece] = found.transpose(0, 1).flatten(1).to(out.dtype)
+    attend_each(qkv, tokens, keys, values, heads, scale, out)
     return out
 
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 
 from app.engine.compute.cache import SlotCache, StepTokens
 from app.engine.compute.cuda import HAS_KERNELS
 from app.engine.compute.plain import sent
+from app.engine.compute.prompt_attention import attend_each
 
 if TYPE_CHECKING or HAS_KERNELS:
     from app.engine.compute.cuda import kernels
@@ -35,7 +35,7 @@ def attend_cached(
     asking = qkv if is_whole else qkv[tokens.long]
     kernels.store(asking[:, width:], tokens.slots[tokens.long], tokens.positions[tokens.long], keys, values)
     if not has_flash(qkv, heads):
-        _attend_each(qkv, tokens, keys, values, heads, scale, out)
+        attend_each(qkv, tokens, keys, values, heads, scale, out)
         return out
     layout = layout_of(tokens)
     held = asking[:, width:] if layout.places is None else kernels.gather(keys, values, *layout.places)
@@ -82,23 +82,6 @@ def layout_of_rows(lengths: tuple[int, ...], device: torch.device) -> Layout:
 def bounds_of(lengths: Sequence[int], device: torch.device) -> torch.Tensor:
     """Where each packed row begins and the last one ends, (rows + 1,)."""
     return sent(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32), device)
-
-
-def _attend_each(
-    qkv: torch.Tensor, tokens: StepTokens, keys: torch.Tensor, values: torch.Tensor, heads: int, scale: float,
-    out: torch.Tensor,
-) -> None:  # fmt: skip
-    """The prompts one by one, for numbers and heads that flash attention does not take."""
-    width = qkv.shape[1] // 3
-    for offset, span in tokens.prompts:
-        piece, stop = slice(offset, offset + span.count), span.start + span.count
-        query = qkv[piece, :width].view(span.count, heads, -1).transpose(0, 1).to(keys.dtype)
-        mask = tokens.mask(span)
-        found = scaled_dot_product_attention(
-            query[None], keys[span.slot, :, :stop][None], values[span.slot, :, :stop][None], mask,
-            is_causal=mask is None, scale=scale,
-        )[0]  # fmt: skip
-        out[piece] = found.transpose(0, 1).flatten(1).to(out.dtype)
 
 
 def attend_packed(qkv: torch.Tensor, lengths: Sequence[int], heads: int, scale: float) -> torch.Tensor:
