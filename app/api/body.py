@@ -106,11 +106,12 @@ def refuse_lone_surrogates(value: Any, depth: int = 0) -> None:
 def fault_of(error: ValidationError) -> InvalidRequest:
     """The most telling fault: its field as `a.b.0`, and what is wrong; of a union, what each of its branches wants."""
     faults = error.errors(include_url=False, include_context=False, include_input=False)
-    deepest = field_of(max(faults, key=lambda fault: len(fault["loc"]))["loc"])
-    words = list(dict.fromkeys(fault["msg"] for fault in faults if field_of(fault["loc"]) == deepest))
+    deepest = max(faults, key=lambda fault: len(fault["loc"]))
+    field = field_of(deepest["loc"])
+    words = list(dict.fromkeys(fault["msg"] for fault in faults if field_of(fault["loc"]) == field))
     wanted = [word.removeprefix(SHOULD_BE) for word in words if word.startswith(SHOULD_BE)]
-    message = SHOULD_BE + " or ".join(wanted) if len(wanted) == len(words) else words[-1]
-    return InvalidRequest(f"{deepest}: {message}" if deepest else message, field=deepest or None)
+    message = SHOULD_BE + " or ".join(wanted) if len(wanted) == len(words) else deepest["msg"]
+    return InvalidRequest(f"{field}: {message}" if field else message, field=field or None)
 
 
 def field_of(place: tuple[int | str, ...]) -> str:

@@ -1,8 +1,11 @@
 """Every error of the tree has an answer, and no answer tells what the caller may not know."""
 
 import pytest
+from pydantic import ValidationError
 
+from app.api.body import fault_of
 from app.api.errors import answer_of
+from app.api.openai.completions import CompletionBody
 from app.errors import EngineOverloaded, InvalidKey, InvalidRequest, Kind, SourceError, TollgateError
 from tests.house.test_errors import every_class
 
@@ -32,3 +35,16 @@ def test_the_caller_learns_the_field_the_wait_and_the_scheme() -> None:
 
 def test_a_long_message_is_bounded() -> None:
     assert len(answer_of(InvalidRequest("x" * 100_000)).body["error"]["message"]) == 500
+
+
+@pytest.mark.parametrize(
+    ("sent", "message"),
+    [
+        ({"prompt": 5}, "prompt: Input should be a valid string or a valid list"),
+        ({"max_tokens": -1}, "max_tokens: Input should be greater than or equal to 0"),
+    ],
+)
+def test_a_field_that_may_be_several_things_says_which(sent: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        CompletionBody.model_validate({"model": "m", **sent})
+    assert fault_of(refused.value).message == message
