@@ -43,10 +43,16 @@ def peer_of(request: Request, trusted: Sequence[ipaddress.IPv4Network | ipaddres
     return peer
 
 
+def is_on_operators_port(request: Request) -> bool:
+    """Whether the port that was asked is the operators'; where they have none of their own, every port is."""
+    admin_port = request.app.state.settings.api.admin_port
+    return admin_port is None or request.scope["server"][1] == admin_port
+
+
 def is_from_operators(request: Request) -> bool:
     """Whether operators' routes and keys may be used from the caller's address, on the port that was asked."""
     api = request.app.state.settings.api
-    if api.admin_port is not None and request.scope["server"][1] != api.admin_port:
+    if not is_on_operators_port(request):
         return False
     return not api.admin_networks or is_within(peer_of(request, api.trusted_proxies), tuple(api.admin_networks))
 

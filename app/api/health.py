@@ -5,7 +5,8 @@ import asyncio
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
-from app.api.context import Rooms
+from app.api.context import NO_ROUTE, Rooms, is_on_operators_port
+from app.errors import NotFound
 from app.observability.scrape import CONTENT_TYPE
 from app.registry.model import LoadPolicy
 from app.registry.residency import State
@@ -48,5 +49,7 @@ async def readyz(serving: Rooms) -> JSONResponse:
 @router.get("/metrics", response_class=PlainTextResponse, summary="Prometheus metrics")
 async def metrics(request: Request) -> Response:
     """All series in Prometheus' text format; of all processes, whichever answers."""
+    if not is_on_operators_port(request):
+        raise NotFound(NO_ROUTE)
     text = await asyncio.to_thread(request.app.state.scrape.text)
     return Response(text, media_type=CONTENT_TYPE)

@@ -22,7 +22,7 @@ class ApiSettings(BaseModel):
         default=None,
         ge=1,
         le=65535,
-        description="A port for operators' routes and keys alone: on `port` there are none.",
+        description="A port for operators' routes and keys, and /metrics: on `port` there are none.",
     )
     body_bytes_max: int = Field(default=2 * 2**20, ge=1024, description="Largest request body.")
     connections_max: int = Field(default=4096, ge=1, description="Open connections a process; more get 503.")

@@ -20,6 +20,7 @@ VERSIONS = ["1.33", "1.35"]
 FOREIGN = {"ScaledObject"}
 """KEDA's own: no schema of kubernetes knows it."""
 SETTLE_S = 15
+NAMESPACE = "kubernetes.io/metadata.name"
 
 
 @cache
@@ -51,7 +52,7 @@ def container(kind: str) -> dict[str, Any]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_manifest_is_valid_by_the_api_s_schemas(kind: str, version: str) -> None:
     items = built(kind)
-    assert len(items) == 9
+    assert len(items) == 10
     for item in items:
         assert item["kind"] == "Namespace" or item["metadata"]["namespace"] == "tollgate", item["metadata"]
         if item["kind"] not in FOREIGN:
@@ -104,6 +105,26 @@ def test_a_pod_has_few_rights_and_its_secrets_by_reference(kind: str) -> None:
     mounted = {mount["name"] for mount in main["volumeMounts"]}
     claims = {claim["metadata"]["name"] for claim in workload(kind)["spec"].get("volumeClaimTemplates", [])}
     assert mounted == {volume["name"] for volume in pod["volumes"]} | claims
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_ingress_reaches_no_port_with_routes_for_operators(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TOLLGATE_CONFIG", raising=False)
+    api = load_settings(file=FOLDER / "base/tollgate.yaml").api
+    assert {port["name"]: port["containerPort"] for port in container(kind)["ports"]} == {
+        "http": api.port, "admin": api.admin_port,
+    }  # fmt: skip
+    reach = {
+        peer["namespaceSelector"]["matchLabels"][NAMESPACE]: [port["port"] for port in rule["ports"]]
+        for rule in one(kind, "NetworkPolicy")["spec"]["ingress"]
+        for peer in rule["from"]
+    }
+    assert reach == {"ingress-nginx": [api.port], "monitoring": [api.admin_port], "operations": [api.admin_port]}
+    targets = {item["metadata"]["name"]: item["spec"]["ports"] for item in built(kind) if item["kind"] == "Service"}
+    assert [port["targetPort"] for port in targets["tollgate"]] == ["http"]
+    assert [port["targetPort"] for port in targets["tollgate-admin"]] == ["admin"]
+    scraped = workload(kind)["spec"]["template"]["metadata"]["annotations"]["prometheus.io/port"]
+    assert scraped == str(api.admin_port), "metrics answer there alone"
 
 
 @pytest.mark.parametrize("kind", KINDS)
