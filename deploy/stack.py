@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,8 +46,9 @@ class Stack:
     has_prometheus: bool = True
 
     def __post_init__(self) -> None:
-        chosen = self.ports or free_ports(4 + self.replica_count)
-        self.port, self.postgres_port, self.redis_port, self.prometheus_port, *self.replica_ports = chosen
+        chosen = self.ports or free_ports(5 + 2 * self.replica_count)
+        self.port, self.admin_port, self.postgres_port, self.redis_port, self.prometheus_port, *rest = chosen
+        self.replica_ports, self.replica_admin_ports = rest[: self.replica_count], rest[self.replica_count :]
         self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o755)  # PostgreSQL's account passes through
         self.postgres = self._postgres()
@@ -66,6 +67,11 @@ class Stack:
         """In the order of their start."""
         started = [self.postgres, self.redis, *self.replicas, self.nginx]
         return [*started, self.prometheus] if self.has_prometheus else started
+
+    @property
+    def admin_url(self) -> str:
+        """Where operators do."""
+        return f"http://127.0.0.1:{self.admin_port}"
 
     def start(self) -> None:
         """Start all; replicas load side by side. Raises DoesNotRun."""
@@ -158,6 +164,7 @@ class Stack:
             "TOLLGATE_HOME": str(home),
             "TOLLGATE_API__HOST": "127.0.0.1",
             "TOLLGATE_API__PORT": str(port),
+            "TOLLGATE_API__ADMIN_PORT": str(self.replica_admin_ports[number - 1]),
             "TOLLGATE_METERING__DATABASE_URL_FILE": self._secret("database-url", self.database_url),
             "TOLLGATE_LIMITS__REDIS_URL_FILE": self._secret("redis-url", f"redis://127.0.0.1:{self.redis_port}/0"),
             "TOLLGATE_ENGINE__THREADS": str(max(1, (os.cpu_count() or 1) // self.replica_count)),
@@ -181,10 +188,11 @@ class Stack:
         temporary = folder / "temporary"
         temporary.mkdir(exist_ok=True)
         shutil.copy(DEPLOY / "nginx/nginx.conf", folder / "nginx.conf")
-        servers = " ".join(f"server 127.0.0.1:{port} max_fails=0;" for port in self.replica_ports)
         path = program_path("nginx", "nginx")
         values = {
-            "LISTEN": f"127.0.0.1:{self.port}", "UPSTREAM_SERVERS": servers, "TEMPORARY": str(temporary),
+            "LISTEN": f"127.0.0.1:{self.port}", "UPSTREAM_SERVERS": servers(self.replica_ports),
+            "ADMIN_LISTEN": f"127.0.0.1:{self.admin_port}", "ADMIN_SERVERS": servers(self.replica_admin_ports),
+            "TEMPORARY": str(temporary),
             "ON_RELOAD": "keepalive_min_timeout 10s;" if is_waiting_on_reload(path) else "",
         }  # fmt: skip
         template = (DEPLOY / "nginx/tollgate.conf.template").read_text(encoding="utf-8")
@@ -199,12 +207,17 @@ class Stack:
         (folder / "targets").mkdir(parents=True, exist_ok=True)
         for name in ("prometheus.yml", "alerts.yml"):
             shutil.copy(DEPLOY / "prometheus" / name, folder / name)
-        targets = [f"127.0.0.1:{port}" for port in self.replica_ports]
+        targets = [f"127.0.0.1:{port}" for port in self.replica_admin_ports]
         (folder / "targets/tollgate.yml").write_text(json.dumps([{"targets": targets}]), encoding="utf-8")
         address = f"127.0.0.1:{self.prometheus_port}"
         words = ["--config.file=prometheus.yml", "--storage.tsdb.path=data", f"--web.listen-address={address}"]
         path = program_path("prometheus", "prometheus") if self.has_prometheus else "prometheus"
         return Program("prometheus", [path, *words], folder, is_ready=lambda: answers(f"http://{address}/-/ready"))
+
+
+def servers(ports: Sequence[int]) -> str:
+    """The lines of an upstream, as docker-compose.yml has them."""
+    return " ".join(f"server 127.0.0.1:{port} max_fails=0;" for port in ports)
 
 
 def filled(template: str, values: Mapping[str, str]) -> str:
@@ -225,7 +238,7 @@ def is_waiting_on_reload(nginx: str) -> bool:
 def greeting(stack: Stack, key: str) -> str:
     """What to do with a stack that runs."""
     rows = [
-        ("customers", stack.url),
+        ("customers", stack.url), ("operators", stack.admin_url),
         *((f"replica {n}", stack.replica_url(n - 1)) for n in range(1, stack.replica_count + 1)),
         ("Prometheus", f"http://127.0.0.1:{stack.prometheus_port}/"), ("PostgreSQL", stack.database_url),
         ("Redis", f"redis://127.0.0.1:{stack.redis_port}/0"), ("logs", f"{stack.folder}/*/*.log"),
@@ -242,11 +255,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make stack", description=__doc__)
     parser.add_argument("--folder", type=Path, help="where its data is kept; default: a temporary folder, removed")
     parser.add_argument("--replicas", type=int, default=2)
-    parser.add_argument("--port", type=int, default=8000, help="of the balancer")
+    parser.add_argument("--port", type=int, default=8000, help="of the balancer, for customers")
+    parser.add_argument("--admin-port", type=int, default=8001, help="of the balancer, for operators")
     chosen = parser.parse_args()
     kept: Path | None = chosen.folder
     folder = kept.resolve() if kept else Path(tempfile.mkdtemp(prefix="tollgate-stack-"))
-    ports = [chosen.port, *free_ports(3 + chosen.replicas)]
+    ports = [chosen.port, chosen.admin_port, *free_ports(3 + 2 * chosen.replicas)]
     asked: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: asked.append(number))

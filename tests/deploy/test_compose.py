@@ -75,7 +75,9 @@ def test_the_balancer_waits_longer_than_an_answer_may_take(shared: Any) -> None:
     assert f"proxy_read_timeout {int(shared.api.request_timeout_s) + 20}s;" in template
     for name in ("tollgate-1", "tollgate-2"):
         address = SERVICES[name]["networks"]["tollgate"]["ipv4_address"]
-        assert f"{address}:8000" in SERVICES["nginx"]["environment"]["UPSTREAM_SERVERS"]
+        assert f"{address}:{shared.api.port}" in SERVICES["nginx"]["environment"]["UPSTREAM_SERVERS"]
+        assert f"{address}:{shared.api.admin_port}" in SERVICES["nginx"]["environment"]["ADMIN_SERVERS"]
+        assert f"{address}:{shared.api.admin_port}" in (ROOT / "deploy/prometheus/targets/tollgate.yml").read_text()
 
 
 def test_the_secrets_script_makes_every_secret_once(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from app.main import build_app
 from app.settings import load_settings
@@ -31,12 +32,14 @@ def test_nginx_takes_the_configuration(tmp_path: Path) -> None:
 
 def test_the_template_is_filled_as_nginx_image_does() -> None:
     assert filled("a ${ONE} $uri ${OTHER}", {"ONE": "1"}) == "a 1 $uri ${OTHER}"
-    assert set(re.findall(r"\$\{(\w+)\}", TEMPLATE)) == {"LISTEN", "UPSTREAM_SERVERS", "TEMPORARY", "ON_RELOAD"}
+    given = set(yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))["services"]["nginx"]["environment"])
+    assert set(re.findall(r"\$\{(\w+)\}", TEMPLATE)) == given
 
 
 def locations() -> list[tuple[str, str, str]]:
-    """Kind (`=`, `~` or nothing), pattern and body of each location, in order."""
-    return re.findall(r"location (=|~)? ?(\S+) \{\n(.*?)\n    \}", TEMPLATE, re.DOTALL)
+    """Kind (`=`, `~` or nothing), pattern and body of each location for customers, in order."""
+    customers = TEMPLATE.split("\nserver {")[1]
+    return re.findall(r"location (=|~)? ?(\S+) \{\n(.*?)\n    \}", customers, re.DOTALL)
 
 
 def location_of(path: str) -> str:
@@ -74,11 +77,13 @@ def test_no_act_of_an_operator_is_ever_repeated(tmp_path: Path, monkeypatch: pyt
         elif "tasks" in tags:
             assert repeated, path
     assert acts > 10
-    assert "return 404" in location_of("/metrics")
-    assert "deny all" in location_of("/admin/keys")
+    for closed in ("/metrics", "/admin", "/admin/keys"):
+        assert "return 404" in location_of(closed)
+    operators = TEMPLATE.split("\nserver {")[2]
+    assert "deny all" in operators and "non_idempotent" not in operators and "tollgate_admin" in operators
 
 
 def test_only_failures_are_repeated_never_what_may_still_run() -> None:
     repeats = re.findall(r"proxy_next_upstream ([^;]*);", TEMPLATE)
-    assert len(repeats) == 3
+    assert len(repeats) == 3, repeats
     assert not any("timeout" in words for words in repeats)

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import httpx
 import pytest
 
 from deploy.processes import answers, program_path
@@ -192,6 +193,15 @@ async def test_a_full_disk_fails_nothing_and_together_with_postgresql_only_what_
 
 def test_what_stands_behind_nginx_is_not_shown_through_it(stack: Stack) -> None:
     assert not answers(stack.url + "/metrics")
-    assert answers(stack.replica_url(0) + "/metrics")
+    assert answers(f"http://127.0.0.1:{stack.replica_admin_ports[0]}/metrics")
+
+
+def test_operators_have_a_port_of_their_own(stack: Stack) -> None:
+    made = json.loads(stack.command("keys", "create", "--tenant", "ops", "--name", "boss", "--admin", "--json"))
+    with httpx.Client(headers={"x-api-key": made["key"]}) as boss:
+        assert boss.get(stack.admin_url + "/admin/keys").status_code == 200
+        assert boss.get(stack.url + "/admin/keys").status_code == 404
+        assert boss.get(stack.replica_url(0) + "/admin/keys").status_code == 404, "nor past the balancer"
+        assert boss.get(stack.url + "/v1/models").status_code == 403
     lines = stack.nginx.log.read_text().splitlines()
     assert all(json.loads(line)["status"] for line in lines if line.startswith("{"))
