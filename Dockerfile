@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1
 # Used by docker-compose.yml and deploy/kubernetes. Assumes: a volume at /data, a tmpfs or volume at /cache and at /tmp.
 # To change first: DEBIAN, pinned by digest for a build that must be the same tomorrow.
 #
