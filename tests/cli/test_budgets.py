@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_keys import tollgate
+from tests.cli.shell import tollgate
 
 
 def test_balances_and_limits_are_set_and_shown(tmp_path: Path) -> None:

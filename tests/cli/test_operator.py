@@ -3,15 +3,8 @@
 import json
 import sqlite3
 from pathlib import Path
-from typing import Any
 
-from tests.cli.test_keys import tollgate
-
-
-def told(home: Path, *words: str) -> Any:
-    done = tollgate(home, *words, "--json")
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+from tests.cli.shell import told, tollgate
 
 
 def test_a_tenant_is_made_limited_suspended_and_erased(tmp_path: Path) -> None:

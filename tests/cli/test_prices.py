@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_keys import tollgate
+from tests.cli.shell import tollgate
 
 MODEL = ("--model", "m", "--task", "text-generation")
 

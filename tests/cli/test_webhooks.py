@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from tests.cli.test_keys import tollgate
-from tests.cli.test_operator import told
+from tests.cli.shell import told, tollgate
 
 
 def test_a_webhook_is_made_tried_and_removed(tmp_path: Path) -> None:
