@@ -11,6 +11,7 @@ from app.errors import SettingsError
 SCRIPT = Path(__file__).with_name("limits.lua")
 LEASE_MS = 60_000
 """How long a request counts as running after its replica was last heard of."""
+PROBE = "tollgate:probe"
 CONNECTIONS_MAX = 64
 OWED_MAX = 10_000
 
@@ -88,9 +89,9 @@ class SharedBuckets:
             await self._ask("renew", ask, None)
 
     async def probe(self) -> None:
-        """Raises SharedAway unless Redis answers."""
+        """Raises SharedAway unless Redis takes a write: one that is full, or is a read-only copy, answers pings."""
         try:
-            await self._redis.ping()
+            await self._redis.set(PROBE, 1, px=LEASE_MS)
         except self._faults as cause:
             raise SharedAway(type(cause).__name__) from cause
 

@@ -153,6 +153,23 @@ async def test_a_redis_that_never_answers_costs_one_request_its_timeout_and_nobo
     assert await ran(limits, who, "last")
 
 
+async def test_a_full_redis_is_away_until_it_takes_writes_and_each_look_at_it_gives_nobody_more(
+    replicas: Callable[[], list[Limits]], redis_server: RedisServer
+) -> None:
+    [limits, _], who = replicas(), principal(requests_per_minute=20)
+    async with Redis.from_url(redis_server.url) as operator:  # pyright: ignore[reportUnknownMemberType]
+        await operator.config_set("maxmemory", "1")
+        passed = 0
+        for look in range(3):
+            passed += sum([await ran(limits, who, f"{look}-{n}") for n in range(20)])
+            await limits.look_after(limits._shared)  # pyright: ignore[reportPrivateUsage, reportArgumentType]
+            assert not limits.is_shared
+        assert 10 <= passed <= 11, "one share, not one for each look"
+        await operator.config_set("maxmemory", "0")
+    await limits.look_after(limits._shared)  # pyright: ignore[reportPrivateUsage, reportArgumentType]
+    assert limits.is_shared and await ran(limits, who, "last")
+
+
 async def test_what_ended_while_redis_was_away_is_given_back_when_it_returns(
     replicas: Callable[[], list[Limits]], redis_server: RedisServer
 ) -> None:
