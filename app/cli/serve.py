@@ -32,6 +32,8 @@ CUT_OFF_S = 8.0
 """How long requests that are cut off may take to settle and say goodbye."""
 ABORT_S = 3.0
 FILES_WANTED = 65_536
+FILES_OWN = 160
+"""Files that are open without any customer: the database's and Redis' connections, journal, spool, engine, webhooks."""
 SWITCH_S = 0.0005
 """How long a thread keeps the interpreter that another waits for. With Python's 5 ms, a transaction could wait so long
 after each of its statements while a burst of requests was parsed."""
@@ -175,13 +177,27 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def connections_max(wanted: int) -> int:
+    """As many as the files that the system grants leave room for: a caller past them would wait, and get no answer."""
+    granted = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if granted == resource.RLIM_INFINITY or granted >= wanted + FILES_OWN:
+        return wanted
+    possible = max(1, granted - FILES_OWN)
+    logging.getLogger(__name__).warning(
+        "the system grants %d open files: %d connections at a time are taken, not %d; raise it (ulimit -Hn)",
+        granted, possible, wanted,
+    )  # fmt: skip
+    return possible
+
+
 def server_of(app: FastAPI, settings: Settings, *, is_welcoming: bool) -> Server:
     """The server of one process."""
     sys.setswitchinterval(SWITCH_S)
+    api = settings.api.model_copy(update={"connections_max": connections_max(settings.api.connections_max)})
     server = Server(
         uvicorn.Config(
             InOneLine(app), host=settings.api.host, port=settings.api.port, log_config=None, access_log=False,
-            http=guarded(settings.api),
+            http=guarded(api),
             proxy_headers=False,  # api/context.py reads X-Forwarded-For, from trusted proxies only
             timeout_graceful_shutdown=math.ceil(settings.api.drain_s + CUT_OFF_S), timeout_keep_alive=75,
         ),

@@ -6,7 +6,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -155,6 +155,22 @@ def test_several_workers_drain_together(tmp_path: Path, checkpoints: dict[str, P
         assert server.process.wait(PATIENCE_S) == 0
         until_gone(engine)
         assert outcomes(server) == ["finished"]
+
+
+def test_few_open_files_are_few_connections_and_no_outage(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    with served(tmp_path, checkpoints, files_max=256) as server, ExitStack() as held:
+        address = httpx.URL(server.url)
+        idle = [held.enter_context(socket.create_connection((address.host, address.port or 0))) for _ in range(300)]
+        assert b"503" in idle[-1].recv(100)
+        for one in idle[:10]:
+            one.close()
+        time.sleep(0.2)
+        with streaming(server) as lines:
+            assert list(lines)[-1] == "data: [DONE]"
+        assert server.command("usage", "--json"), "what it sold is written, too"
+        warned = [line["event"] for line in server.logged() if line["level"] == "warning"]
+        assert any(line.startswith("the system grants 256 open files: 96 connections") for line in warned), warned
+        assert server.stop() == 0
 
 
 def test_the_port_is_open_before_the_models_are_there_and_a_start_can_be_broken_off(
