@@ -1,6 +1,6 @@
 """The one interface to an engine, whichever transport carries it; tests/contracts/ is its definition."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -64,8 +64,15 @@ class EngineStats:
     """How often the engine's process was lost, as far as this client knows."""
 
 
+def nobody_asks(model_id: str, reason: str) -> None:
+    """What `EngineClient.on_gone` is at first."""
+
+
 class EngineClient(Protocol):
     """Runs jobs on loaded models. Safe for many tasks of one event loop."""
+
+    on_gone: Callable[[str, str], None]
+    """Called with a model's id and the reason when an engine that began anew could not load it again."""
 
     def submit(self, job: Job) -> AsyncIterator[Event]:
         """Start `job` and yield its events as they come; the last is a FinishedEvent or a FailedEvent.

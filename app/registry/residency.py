@@ -82,6 +82,7 @@ class Residency:
         self._home = home
         self._clock = clock
         self._places = {model.id: Place(model) for model in catalogue if model.is_enabled}
+        engine.on_gone = self._note_gone
 
     @property
     def places(self) -> list[Place]:
@@ -228,6 +229,12 @@ class Residency:
             oldest = min(idle, key=lambda place: place.used_s)
             log.info("model %s is evicted to make room for %s", oldest.model.id, besides.model.id)
             await self._drop(oldest)
+
+    def _note_gone(self, model_id: str, reason: str) -> None:
+        """The engine has it no more: the next request for it loads it, as one that was never there."""
+        place = self._places[model_id]
+        if place.resident is not None:
+            place.state, place.resident, place.error = State.FAILED, None, reason
 
     async def _drop(self, place: Place) -> None:
         place.state, place.resident = State.ABSENT, None

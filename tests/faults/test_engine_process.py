@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import random
+import shutil
 import signal
 import socket
 import sys
@@ -76,6 +77,28 @@ async def test_killed_under_sixteen_streams_every_client_sees_an_end_and_is_coun
     assert sum(entry["outcome"] == "finished" for entry in entries) == ends.count("[DONE]")
     assert all(entry["output_tokens"] == 60 for entry in entries if entry["outcome"] == "finished")
     assert (await server.client.post("/v1/completions", json=body | {"stream": False})).status_code == 200
+
+
+async def test_a_model_whose_folder_went_away_is_loaded_again_when_it_is_back(
+    tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    """Its weights are in memory, so that nobody notices before the engine begins anew."""
+    moved = {name: Path(shutil.copytree(folder, tmp_path / name)) for name, folder in checkpoints.items()}
+    body = {"model": "tiny-gpt2", "prompt": "one", "max_tokens": 5}
+    (tmp_path / "home").mkdir()
+    async with running_server(tmp_path / "home", moved, {"threads": 1, "slots": 4}) as server:
+        boss, post = {"authorization": f"Bearer {server.admin_key}"}, server.client.post
+        moved["tiny-gpt2"].rename(tmp_path / "away")
+        assert (await post("/v1/completions", json=body)).status_code == 200
+        kill_engine(server.app.state.serving.engine)
+        other = {"model": "tiny-bert-classifier", "input": "hello"}
+        assert (await post("/v1/classifications", json=other)).status_code == 200, "the others are there again"
+        refused = await post("/v1/completions", json=body)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "model_unavailable")
+        listed = (await server.client.get("/admin/models", headers=boss)).json()["data"]
+        assert "tiny-gpt2" in next(one["error"] for one in listed if one["id"] == "tiny-gpt2")
+        (tmp_path / "away").rename(moved["tiny-gpt2"])
+        assert (await post("/v1/completions", json=body)).status_code == 200
 
 
 async def noted(lines: AsyncIterator[str], began: asyncio.Event) -> AsyncIterator[str]:

@@ -15,7 +15,7 @@ from typing import cast
 
 import msgspec
 
-from app.engine.client import EngineStats, LoadedModel
+from app.engine.client import EngineStats, LoadedModel, nobody_asks
 from app.engine.events import Event, FailedEvent, FinishedEvent, FinishReason, JobUsage, TokenEvent
 from app.engine.jobs import DecodeJob, Job, ModelSpec
 from app.engine.settings import EngineSettings
@@ -142,6 +142,7 @@ class ChildEngine:
 
     def __init__(self, *, settings: EngineSettings, socket: Path, process: EngineProcess | None = None) -> None:
         self.process = process
+        self.on_gone: Callable[[str, str], None] = nobody_asks
         self._settings = settings
         self._socket = socket
         self._numbers = itertools.count(1)
@@ -272,6 +273,8 @@ class ChildEngine:
                 return
             except TollgateError as error:
                 log.error("model %s could not be loaded again: %s", spec.id, error.message)
+                self._specs.pop(spec.id, None)
+                self.on_gone(spec.id, error.message)
         if self._link is not link:
             return
         self._is_up.set()

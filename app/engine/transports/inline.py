@@ -2,10 +2,10 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from app.clock import Clock
-from app.engine.client import EngineStats, LoadedModel
+from app.engine.client import EngineStats, LoadedModel, nobody_asks
 from app.engine.events import Event, FailedEvent, FinishedEvent
 from app.engine.jobs import Job, ModelSpec
 from app.engine.loop import EngineLoop
@@ -19,6 +19,7 @@ class InlineEngine:
     """An EngineClient over a thread of this process. Made, used and closed on one event loop."""
 
     def __init__(self, *, settings: EngineSettings, clock: Clock) -> None:
+        self.on_gone: Callable[[str, str], None] = nobody_asks  # it never begins anew
         self._settings = settings
         self._asyncio_loop = asyncio.get_running_loop()
         self._channels: dict[str, Channel] = {}
