@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.admission.buckets import Ask, Bucket, Limit, LocalBuckets, Refusal, What
+from app.blocks import allocate
 from app.clock import Clock
 
 SLOTS = 65_536
@@ -25,9 +26,12 @@ CLEARED_EVERY_S = 5.0
 
 
 def make_file(path: Path, *, workers: int) -> None:
-    """A file for so many workers; it belongs in a folder that goes when they do, for it is worth nothing afterwards."""
+    """A file for so many workers; it belongs in a folder that goes when they do, for it is worth nothing afterwards.
+
+    Raises OSError when there is no room.
+    """
     with path.open("xb") as file:
-        file.truncate(8 * (HEAD_WORDS + SLOTS * (RUNNING + workers)))
+        allocate(file.fileno(), 8 * (HEAD_WORDS + SLOTS * (RUNNING + workers)))
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ from app.admission.mapped_buckets import make_file
 from app.cli.listening import listen_all
 from app.cli.serve import CUT_OFF_S, server_of
 from app.cli.waiting import wait_for_database
-from app.engine.transports.process import EngineProcess, KeptProcess, await_stdin_end, own_environment
+from app.engine.transports.process import EngineProcess, KeptProcess, await_stdin_end, no_room, own_environment
 from app.errors import SettingsError
 from app.main import build_app, open_database, settle_leftovers
 from app.observability import logs
@@ -58,8 +58,11 @@ async def run_workers(settings: Settings, *, is_welcoming: bool) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
     counters = engine.folder / "metrics"
-    counters.mkdir()
-    make_file(engine.folder / LIMITS_NAME, workers=settings.api.workers)
+    try:
+        counters.mkdir()
+        make_file(engine.folder / LIMITS_NAME, workers=settings.api.workers)
+    except OSError as cause:
+        raise no_room(cause) from cause
     workers = [
         worker_process(settings, number, listeners, engine, counters, is_welcoming=is_welcoming and number == 1)
         for number in range(1, settings.api.workers + 1)

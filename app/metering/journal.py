@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from app.blocks import allocate
 from app.errors import EngineOverloaded, SettingsError, StorageUnavailable
 from app.metering.ledger import Admission, Usage
 from app.metering.replica import JOURNAL_NAME
@@ -158,13 +159,6 @@ class Journal:
         if zlib.crc32(text) != checksum:
             return None
         return admission_from(json.loads(text))
-
-
-def allocate(descriptor: int, size: int) -> None:
-    """Take the disk's blocks now: a store into a mapped hole of a file ends the process when the disk is full."""
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(descriptor, 0, size)
-    os.ftruncate(descriptor, size)
 
 
 def admission_from(found: dict[str, Any]) -> Admission:

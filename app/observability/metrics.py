@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Literal
 
 from prometheus_client import (
@@ -16,6 +17,7 @@ from prometheus_client import (
     disable_created_metrics,  # pyright: ignore[reportUnknownVariableType] (it lacks annotations)
 )
 
+from app.blocks import allocate
 from app.observability.buckets import ROWS, SECONDS, STEP_SECONDS, TOKEN_SECONDS, TOKENS, WAIT_SECONDS
 from app.observability.distribution import Distribution
 
@@ -126,19 +128,33 @@ BY_NAME = {series.name: series for series in METRICS}
 ACROSS_PROCESSES: dict[str, Literal["livesum", "livemax", "livemin"]] = {
     "sum": "livesum", "max": "livemax", "min": "livemin",
 }  # fmt: skip
+FILE_BYTES = 2**20
+"""Of each file that prometheus_client maps."""
 Labelled = Mapping[tuple[str, ...], float | Distribution]
 """Values by their labels, in the order of the series' label names."""
 Read = Callable[[], float | Labelled]
 
 
+def take_room(folder: Path) -> None:
+    """Make the files that prometheus_client will map for this process: its own ones would be holes."""
+    for sort in ("counter", "histogram", *(f"gauge_{mode}" for mode in ACROSS_PROCESSES.values())):
+        with (folder / f"{sort}_{os.getpid()}.db").open("ab") as file:
+            allocate(file.fileno(), FILE_BYTES)
+
+
 class Metrics:
-    """The series of one process, in a registry of their own. Asking for a name that is not in the list is a bug."""
+    """The series of one process, in a registry of their own. Asking for a name that is not in the list is a bug.
+
+    Raises OSError when several processes count together and there is no room for this one's numbers.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
         self.reads: dict[str, Read] = {}
         self.sampled: dict[str, Read] = {}
         self.is_one_of_many = bool(os.environ.get(PROCESSES_FOLDER))
+        if self.is_one_of_many:
+            take_room(Path(os.environ[PROCESSES_FOLDER]))
         self._counters: dict[str, Counter] = {}
         self._gauges: dict[str, Gauge] = {}
         self._histograms: dict[str, Histogram] = {}

@@ -8,6 +8,8 @@ from pathlib import Path
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.cli.workers import LIMITS_NAME
+from app.observability.metrics import PROCESSES_FOLDER
 from tests.fixtures.process import Served, served
 
 ASK = {"model": "tiny-gpt2", "prompt": [5, 6, 7], "max_tokens": 4, "ignore_eos": True}
@@ -37,6 +39,13 @@ def until_two_serve(server: Served) -> None:
         time.sleep(0.1)
 
 
+def mapped_by(worker: int) -> list[Path]:
+    """The files that workers map: their numbers, and the limits that they count together."""
+    said = dict(line.split("=", 1) for line in Path(f"/proc/{worker}/environ").read_text().split("\0") if line)
+    folder = Path(said[PROCESSES_FOLDER])
+    return [*folder.iterdir(), folder.with_name(LIMITS_NAME)]
+
+
 def test_any_worker_tells_the_sum_and_a_killed_one_takes_no_count_along(
     tmp_path: Path, checkpoints: dict[str, Path]
 ) -> None:
@@ -54,6 +63,9 @@ def test_any_worker_tells_the_sum_and_a_killed_one_takes_no_count_along(
             assert found["vllm:generation_tokens_total"] == 80
         assert found["tollgate_iteration_rows_count"] >= 80, "the engine's steps are its own, not twice as many"
         assert found["tollgate_iteration_rows_count"] < 160
+        files = {path.name: path.stat() for path in mapped_by(workers_of(server.process.pid)[0])}
+        holes = {name for name, found in files.items() if found.st_blocks * 512 < found.st_size}
+        assert len(files) > 8 and not holes, "on a full disk a store into a hole ends the worker"
         os.kill(workers_of(server.process.pid)[0], signal.SIGKILL)
         until_two_serve(server)
         assert scraped(server)["tollgate_requests_total"] == 20

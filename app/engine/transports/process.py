@@ -128,7 +128,10 @@ class EngineProcess(KeptProcess):
     """The engine's process, and the private folder in which its socket is."""
 
     def __init__(self, *, settings: EngineSettings, log_level: str = "info", log_format: str = "text") -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="tollgate-"))
+        try:
+            self.folder = Path(tempfile.mkdtemp(prefix="tollgate-"))
+        except OSError as cause:
+            raise no_room(cause) from cause
         self.socket = self.folder / SOCKET_NAME
         if len(os.fsencode(self.socket)) > SOCKET_PATH_BYTES_MAX:
             self.folder.rmdir()
@@ -145,6 +148,13 @@ class EngineProcess(KeptProcess):
         """See KeptProcess.close; the folder goes too."""
         await super().close(timeout_s=timeout_s)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def no_room(cause: OSError) -> SettingsError:
+    """The folder for what processes share cannot be made or filled."""
+    return SettingsError(
+        f"there is no room for temporary files: {cause.strerror or cause}; set TMPDIR to a folder that has 16 MiB"
+    )
 
 
 def child_environment(settings: EngineSettings) -> dict[str, str]:
