@@ -20,8 +20,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 serve: install
 	@$(BIN)/tollgate serve --welcome
 
+# Two processes share the files; what measures, kills or floods comes after them, by itself.
+ALONE := tests/faults tests/load tests/stack
 test: install
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile $(ALONE:%=--ignore=%)
+	$(BIN)/pytest $(ALONE)
 
 # The long ones, wherever they are: 20 kills under 32 streams, a minute without PostgreSQL, Redis away under a crowd, 5 x the
 # capacity, 10,000 jobs, 10,000 cases of the OpenAPI document, … Each has a bound of its own.
