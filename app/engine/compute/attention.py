@@ -10,7 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from app.engine.compute.cache import SlotCache, StepTokens
 from app.engine.compute.cuda import HAS_KERNELS
 from app.engine.compute.cuda import attention as on_cuda
-from app.engine.compute.kernels import HAS_BF16_512, HAS_FMA_512, spans, spans_bf16
+from app.engine.compute.kernels import HAS_BF16_512, HAS_FMA_512, spans, spans_bf16, threads
 from app.engine.compute.kernels import attention as kernels
 from app.engine.compute.kernels.microkernel import PANEL
 from app.engine.compute.plain import sent
@@ -49,8 +49,9 @@ def attend_cached(
         held_keys, held_values = cache.arrays[layer]
         is_narrow = keys.dtype is torch.bfloat16 and HAS_BF16_512
         (spans_bf16 if is_narrow else spans).attend_spans(
-            qkv[:, :width].numpy(), tokens.prompts_array, held_keys, held_values, np.float32(scale), out.numpy()
-        )
+            qkv[:, :width].numpy(), tokens.prompts_array, held_keys, held_values, np.float32(scale), threads(),
+            out.numpy(),
+        )  # fmt: skip
         return out
     attend_each(qkv, tokens, keys, values, heads, scale, out)
     return out
@@ -67,9 +68,8 @@ def store(packed: torch.Tensor, offset: int, tokens: StepTokens, cache: SlotCach
     heads = cache.keys.shape[2]
     width = heads * cache.keys.shape[4]
     if cache.arrays:
-        columns = packed.float().numpy()
-        for part, held in enumerate(cache.arrays[layer]):
-            kernels.store(columns, offset + part * width, tokens.slots_array, tokens.positions_array, held)
+        keys, values = cache.arrays[layer]
+        kernels.store(packed.float().numpy(), offset, tokens.slots_array, tokens.positions_array, keys, values)
         return
     if packed.is_cuda and HAS_KERNELS:
         both = packed[:, offset : offset + 2 * width]
@@ -139,8 +139,9 @@ def attend_packed(
         counts = np.array(lengths, np.int64)
         is_narrow = narrow is torch.bfloat16 and HAS_BF16_512
         (spans_bf16 if is_narrow else spans).attend_rows(
-            qkv.contiguous().numpy(), counts.cumsum() - counts, counts, heads, np.float32(scale), packed.numpy()
-        )
+            qkv.contiguous().numpy(), counts.cumsum() - counts, counts, heads, np.float32(scale), threads(),
+            packed.numpy(),
+        )  # fmt: skip
         return packed
     if on_cuda.has_flash(qkv, heads):
         return on_cuda.attend_packed(qkv, lengths, heads, scale)

@@ -125,7 +125,8 @@ class Fp32Linear(PackedLinear):
 
     def _call(self, x: torch.Tensor, act: Activation | None, add: torch.Tensor | None, out: Array) -> None:
         added = np.empty((len(out), 0), np.float32) if add is None else add.numpy()
-        linear.linear_fp32(x.numpy(), self.panels.numpy(), self.bias.numpy(), act.number if act else 0, added, out)
+        number = act.number if act else 0
+        linear.linear_fp32(x.numpy(), self.panels.numpy(), self.bias.numpy(), number, added, threads(), out)
 
     def rows(self, ids: torch.Tensor) -> torch.Tensor:
         """Rows `ids` of the weight, (ids, inputs): an embedding table tied to the head needs no second copy."""
@@ -156,37 +157,23 @@ class Int8Linear(PackedLinear):
             self.panels.copy_(whole.to(torch.int8).view(-1, PANEL, inputs // 4, 4).transpose(1, 2))
         else:
             self.columns = whole.to(torch.int8).T.contiguous()
+        self.arrays = self.panels.numpy(), self.scales.numpy(), self.sums.numpy(), self.bias.numpy()
+        """Panels, scales, sums and bias, as the kernels take a layer."""
 
     def _call(self, x: torch.Tensor, act: Activation | None, add: torch.Tensor | None, out: Array) -> None:
-        count, inputs = x.shape
-        quantised, scales = torch.empty(count, inputs, dtype=torch.uint8), torch.empty(count)
-        zeros = torch.empty(count, dtype=torch.int32)
-        added = np.empty((count, 0), np.float32) if add is None else add.numpy()
-        if self.columns is None and count >= TILED_ROWS * threads():
-            tiles.project_tiles(x.numpy(), self.arrays, act.number if act else 0, added, threads(), out)
-            return
-        linear.quantise(x.numpy(), quantised.numpy(), scales.numpy(), zeros.numpy())
+        added = np.empty((len(out), 0), np.float32) if add is None else add.numpy()
+        number = act.number if act else 0
         if self.columns is not None:
-            self._by_torch(quantised, scales, zeros, act, add, out)
-            return
-        linear.linear_int8(
-            quantised.numpy(), scales.numpy(), zeros.numpy(), *self.arrays, act.number if act else 0, added, out
-        )
+            self._by_torch(x, act, add, out)
+        elif len(out) >= TILED_ROWS * threads():
+            tiles.project_tiles(x.numpy(), self.arrays, number, added, threads(), out)
+        else:
+            linear.linear_int8(x.numpy(), self.arrays, number, added, threads(), out)
 
-    @property
-    def arrays(self) -> tuple[Array, Array, Array, Array]:
-        """Panels, scales, sums and bias, as the kernels take a layer."""
-        return self.panels.numpy(), self.scales.numpy(), self.sums.numpy(), self.bias.numpy()
-
-    def _by_torch(
-        self,
-        quantised: torch.Tensor,
-        scales: torch.Tensor,
-        zeros: torch.Tensor,
-        act: Activation | None,
-        add: torch.Tensor | None,
-        out: Array,
-    ) -> None:
+    def _by_torch(self, x: torch.Tensor, act: Activation | None, add: torch.Tensor | None, out: Array) -> None:
+        quantised, scales = torch.empty(x.shape, dtype=torch.uint8), torch.empty(x.shape[0])
+        zeros = torch.empty(x.shape[0], dtype=torch.int32)
+        linear.quantise(x.numpy(), quantised.numpy(), scales.numpy(), zeros.numpy())
         assert self.columns is not None, "the caller has looked. This is a bug."
         signed = (quantised.to(torch.int16) - 128).to(torch.int8)
         sums = torch._int_mm(signed, self.columns) - (zeros - 128)[:, None] * self.sums  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage] (its only name)

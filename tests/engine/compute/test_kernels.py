@@ -12,7 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from app.engine.compute.activations import ACTIVATIONS
 from app.engine.compute.attention import attend_cached, attend_one, attend_packed, split_heads
 from app.engine.compute.cache import SlotCache, Span, StepTokens
-from app.engine.compute.kernels import HAS_FMA_512, HAS_VNNI_512, linear, rows
+from app.engine.compute.kernels import HAS_FMA_512, HAS_VNNI_512, linear, rows, set_threads, threads
 from app.engine.compute.layers import Fp32Linear, Int8Linear, KernelNorm, PlainLinear, Tail
 
 CASES = settings(max_examples=25, deadline=None)
@@ -65,6 +65,37 @@ def test_a_quantised_row_is_within_half_a_step_of_itself(low: float, high: float
     assert 0 <= zero[0] <= 255
     error = np.abs((quantised.astype(np.int32) - zero[0]) * np.float64(scale[0]) - x.numpy())
     assert error.max() <= 0.5 * scale[0] + 1e-6 * np.abs(x.numpy()).max() + 1e-30
+
+
+@pytest.mark.parametrize(("number", "name"), [(1, "gelu_new"), (2, "gelu")])
+def test_what_int8_takes_for_gelu_is_near_it_wherever_a_number_lies(number: int, name: str) -> None:
+    x = torch.cat([torch.linspace(-12, 12, 9600), torch.tensor([-3e4, 3e4, -0.0, 1e-20] * 8)])
+    found = x.clone().numpy()
+    linear.activate(found, number, True)
+    torch.testing.assert_close(torch.from_numpy(found), ACTIVATIONS[name].function(x), rtol=1e-6, atol=1e-4)
+    linear.activate(exact := x.clone().numpy(), number, False)
+    torch.testing.assert_close(torch.from_numpy(exact), ACTIVATIONS[name].function(x), rtol=1e-6, atol=2e-6)
+
+
+@needs_vnni
+@pytest.mark.parametrize("count", [1, 20, 260])
+def test_how_many_threads_compute_changes_no_bit(count: int) -> None:
+    layer, x, add, allowed = Int8Linear(drawn(330, 256), drawn(330)), drawn(count, 256), drawn(count, 330), threads()
+    wide, gelu = Fp32Linear(drawn(330, 256), drawn(330)), ACTIVATIONS["gelu"]
+    qkv = drawn(count, 3 * 64)
+
+    def results() -> list[torch.Tensor]:
+        attended = (attend_packed(qkv, [count], 2, 0.2, narrow) for narrow in (torch.float32, torch.bfloat16))
+        return [layer(x, gelu, add), wide(x, gelu, add), *attended]
+
+    expected = results()
+    try:
+        set_threads(1)
+        alone = results()
+    finally:
+        set_threads(allowed)
+    for one, many in zip(alone, expected, strict=True):
+        assert torch.equal(one, many)
 
 
 @needs_fma

@@ -8,15 +8,21 @@ from app.engine.compute.kernels.linear import PARALLEL, SERIAL
 
 
 @njit(**SERIAL)
-def store(packed, offset, slots, positions, held):
-    """Write the heads in columns `offset` … of packed (tokens, …) to held (slots, heads, positions, head_dim)."""
-    count, head_dim = held.shape[1], held.shape[3]
+def store(packed, offset, slots, positions, keys, values):
+    """Write the heads in columns `offset` … of packed (tokens, …), all keys and then all values, to their places.
+
+    keys, values (slots, heads, positions, head_dim).
+    """
+    count, head_dim = keys.shape[1], keys.shape[3]
     for token in range(slots.size):
         for head in range(count):
-            source = packed[token, offset + head * head_dim : offset + (head + 1) * head_dim]
-            target = held[slots[token], head, positions[token]]
+            first = offset + head * head_dim
+            second = first + count * head_dim
+            new_key, new_value = packed[token, first : first + head_dim], packed[token, second : second + head_dim]
+            key, value = keys[slots[token], head, positions[token]], values[slots[token], head, positions[token]]
             for place in range(head_dim):
-                target[place] = scalar.stored(source[place], target[place])
+                key[place] = scalar.stored(new_key[place], key[place])
+                value[place] = scalar.stored(new_value[place], value[place])
 
 
 @njit(**SERIAL)

@@ -4,7 +4,7 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-def store(packed: Array, offset: int, slots: Array, positions: Array, held: Array) -> None: ...
+def store(packed: Array, offset: int, slots: Array, positions: Array, keys: Array, values: Array) -> None: ...
 def attend(
     tokens: Array,
     queries: Array,

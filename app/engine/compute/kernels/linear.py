@@ -16,6 +16,7 @@ from app.engine.compute.kernels.microkernel import (
     rows_of_call,
     store_rows,
 )
+from app.engine.compute.kernels.tasks import take
 
 PARALLEL = {
     "parallel": True,
@@ -34,6 +35,9 @@ TASKS = 32
 WHOLE_ROWS = 16
 """Fewer rows than this are prepared by one thread: waking another costs more than it saves."""
 INFINITY_BITS = 0x7F800000
+SIGN_BIT = 0x80000000
+WHOLE = np.float32(3 * 2**22)
+"""What is added to this rounds to a whole number (half to even), whose low bits are the sum's."""
 
 
 @njit(**SERIAL)
@@ -44,23 +48,25 @@ def quantise_row(x, quantised):
     side of 0, and so gets all the bits. A row that is not finite gets the scale NaN, so that all its results are NaN
     and the row fails.
     """
-    most, least = np.int32(0), np.int32(0)
-    for place in range(x.size):
+    most, least = np.int32(0), np.uint32(0)
+    for place in range(x.size):  # of signed bits the largest are the largest number's, of unsigned ones the least's
         bits = scalar.bits_of_float(x[place])
-        ordered = bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF))
-        most = ordered if ordered > most else most
-        least = ordered if ordered < least else least
-    if most >= INFINITY_BITS or least <= ~INFINITY_BITS:
+        unsigned = np.uint32(bits)
+        most = bits if bits > most else most
+        least = unsigned if unsigned > least else least
+    if most >= INFINITY_BITS or least >= SIGN_BIT + INFINITY_BITS:
         quantised[:] = 0
         return np.float32(np.nan), np.int32(0)
-    high, low = scalar.float_of_bits(most), scalar.float_of_bits(least ^ ((least >> 31) & np.int32(0x7FFFFFFF)))
+    high = scalar.float_of_bits(most)
+    low = scalar.float_of_bits(np.int32(least)) if least > SIGN_BIT else np.float32(0.0)
     if high - low < np.float32(1e-30):
         quantised[:] = 0
         return np.float32(0.0), np.int32(0)
     inverse = np.float32(254.0) / (high - low)
     zero = -scalar.floor(low * inverse)
+    above = zero + WHOLE
     for place in range(x.size):
-        quantised[place] = np.int32(scalar.nearest(x[place] * inverse) + zero)
+        quantised[place] = np.uint8(scalar.bits_of_float(x[place] * inverse + above) & np.int32(255))
     return (high - low) / np.float32(254.0), np.int32(zero)
 
 
@@ -76,9 +82,15 @@ def quantise(x, quantised, scales, zeros):
 
 
 @njit(**SERIAL)
-def activate(values, activation):
-    """Apply the activation of this number (activations.py) to each of `values`, in place."""
-    if activation == 1:
+def activate(values, activation, is_int8):
+    """Apply the activation of this number (activations.py) to each of `values`, in place; near enough for int8."""
+    if activation == 1 and is_int8:
+        for place in range(values.size):
+            values[place] = scalar.gelu_tanh_near(values[place])
+    elif activation == 2 and is_int8:
+        for place in range(values.size):
+            values[place] = scalar.gelu_near(values[place])
+    elif activation == 1:
         for place in range(values.size):
             values[place] = scalar.gelu_tanh(values[place])
     elif activation == 2:
@@ -108,8 +120,6 @@ def group_panels(tiles, panels, panel_bytes):
 
     As many as stay in a core's second cache, and few enough that there are tasks for all threads.
     """
-    if tiles == 1:
-        return 1
     most = max(1, min(GROUP_BYTES // panel_bytes, tiles * panels // TASKS))
     groups = (panels + most - 1) // most
     return (panels + groups - 1) // groups
@@ -148,7 +158,7 @@ def pass_panels(is_int8, span, row_bytes, left, scales, weights, activation, add
                 multiply_fp32(taken, call)
             if not is_direct:
                 if activation:
-                    activate(values[: taken * PANEL], activation)
+                    activate(values[: taken * PANEL], activation, is_int8)
                 if width == PANEL:
                     store_rows(taken, values.ctypes.data, other, target, stride)
                 else:
@@ -188,23 +198,41 @@ def shape_of(rows, row_bytes, panels):
 
 
 @njit(**PARALLEL)
-def linear_int8(quantised, scales, zeros, panels, weight_scales, weight_sums, bias, activation, added, out):
-    """Quantised rows times packed int8 weights → fp32.
+def linear_int8(x, layer, activation, added, threads, out):
+    """x (rows, inputs) fp32, quantised, times packed int8 weights → out (rows, outputs) fp32.
 
-    quantised (rows, inputs) uint8; panels (panels, inputs / 4, PANEL, 4) int8; weight_scales, weight_sums, bias
-    (panels * PANEL,); added (rows, outputs) or (rows, 0); out (rows, outputs).
+    layer: panels (panels, inputs / 4, PANEL, 4) int8, and their scales, sums and bias (panels * PANEL,); added
+    (rows, outputs) or (rows, 0).
     """
-    shape, tasks = shape_of(quantised.shape[0], quantised.shape[1], panels.shape[0])
+    panels, weight_scales, weight_sums, bias = layer
+    quantised = np.empty(x.shape, np.uint8)
+    scales, zeros = np.empty(x.shape[0], np.float32), np.empty(x.shape[0], np.int32)
+    quantise(x, quantised, scales, zeros)
+    shape, tasks = shape_of(x.shape[0], x.shape[1], panels.shape[0])
     weights = (panels.ctypes.data, weight_scales.ctypes.data, weight_sums.ctypes.data, bias.ctypes.data)
     of_rows = (scales.ctypes.data, zeros.ctypes.data)
-    for task in prange(tasks):
-        pass_tile(True, task, shape, quantised.ctypes.data, of_rows, weights, activation, added, out)
+    left = quantised.ctypes.data
+    counter = np.zeros(1, np.int64)
+    for _ in prange(threads):
+        task = take(counter.ctypes.data)
+        while task < tasks:
+            pass_tile(True, task, shape, left, of_rows, weights, activation, added, out)
+            task = take(counter.ctypes.data)
+    scalar.keep(counter)
+    scalar.keep(quantised)
+    scalar.keep(scales)
+    scalar.keep(zeros)
 
 
 @njit(**PARALLEL)
-def linear_fp32(x, panels, bias, activation, added, out):
+def linear_fp32(x, panels, bias, activation, added, threads, out):
     """x (rows, inputs) times packed weights, panels (panels, inputs, PANEL) → out (rows, outputs); all fp32."""
     shape, tasks = shape_of(x.shape[0], x.shape[1] * 4, panels.shape[0])
     weights = (panels.ctypes.data, 0, 0, bias.ctypes.data)
-    for task in prange(tasks):
-        pass_tile(False, task, shape, x.ctypes.data, (0, 0), weights, activation, added, out)
+    counter = np.zeros(1, np.int64)
+    for _ in prange(threads):
+        task = take(counter.ctypes.data)
+        while task < tasks:
+            pass_tile(False, task, shape, x.ctypes.data, (0, 0), weights, activation, added, out)
+            task = take(counter.ctypes.data)
+    scalar.keep(counter)

@@ -3,10 +3,11 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Layer = tuple[Array, Array, Array, Array]
 
+def activate(values: Array, activation: int, is_int8: bool) -> None: ...
 def quantise(x: Array, quantised: Array, scales: Array, zeros: Array) -> None: ...
-def linear_int8(
-    quantised: Array, scales: Array, zeros: Array, panels: Array, weight_scales: Array, weight_sums: Array, bias: Array,
-    activation: int, added: Array, out: Array,
-) -> None: ...  # fmt: skip
-def linear_fp32(x: Array, panels: Array, bias: Array, activation: int, added: Array, out: Array) -> None: ...
+def linear_int8(x: Array, layer: Layer, activation: int, added: Array, threads: int, out: Array) -> None: ...
+def linear_fp32(
+    x: Array, panels: Array, bias: Array, activation: int, added: Array, threads: int, out: Array
+) -> None: ...

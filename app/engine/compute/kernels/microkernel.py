@@ -269,6 +269,16 @@ def zip_halves(typing, lower, upper, out):
     return types.void(*[types.intp] * 3), generate
 
 
+@intrinsic
+def bf16_of(typing, number):
+    """The 16 bits of an fp32 number rounded to bfloat16, half to even: an instruction, where HAS_BF16_512."""
+
+    def generate(_context: Any, builder: Builder, _signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(builder.fptrunc(arguments[0], BFloatType()), ir.IntType(16))
+
+    return types.uint16(types.float32), generate
+
+
 INT8 = Kind(WORDS, INT32, _int8_step, _finish_int8)
 FP32 = Kind(FLOATS, FLOAT, _fp32_step, _finish_fp32)
 BF16 = Kind(FLOATS, INT32, _bf16_step, _finish_bf16)

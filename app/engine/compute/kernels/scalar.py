@@ -101,6 +101,56 @@ def gelu(x):
 
 
 @njit(**INLINE)
+def gelu_near(x):
+    """gelu to 10^-4, for what is held in 8 bits next: max(x, 0) - y (1/2 - y P(y^2)), y = |x| or the edge.
+
+    P is that polynomial of degree 7 whose largest error is least, among those that give 0 at the edge.
+    """
+    y = np.float32(4.25) if abs(x) > np.float32(4.25) else abs(x)
+    s = y * y
+    p = np.float32(-8.460362419e-10)
+    p = p * s + np.float32(7.570799930e-08)
+    p = p * s + np.float32(-2.938793131e-06)
+    p = p * s + np.float32(6.552695734e-05)
+    p = p * s + np.float32(-9.404465280e-04)
+    p = p * s + np.float32(9.257818850e-03)
+    p = p * s + np.float32(-6.545349172e-02)
+    p = p * s + np.float32(3.984200384e-01)
+    above = x if x > np.float32(0.0) else np.float32(0.0)
+    return above - y * (np.float32(0.5) - y * p)
+
+
+@njit(**INLINE)
+def gelu_tanh_near(x):
+    """gelu_tanh to 10^-4, see gelu_near."""
+    y = np.float32(4.0) if abs(x) > np.float32(4.0) else abs(x)
+    s = y * y
+    p = np.float32(-1.138293922e-09)
+    p = p * s + np.float32(9.572268131e-08)
+    p = p * s + np.float32(-3.494601181e-06)
+    p = p * s + np.float32(7.352126642e-05)
+    p = p * s + np.float32(-1.003041126e-03)
+    p = p * s + np.float32(9.508940459e-03)
+    p = p * s + np.float32(-6.585300371e-02)
+    p = p * s + np.float32(3.984793151e-01)
+    above = x if x > np.float32(0.0) else np.float32(0.0)
+    return above - y * (np.float32(0.5) - y * p)
+
+
+@njit(**INLINE)
+def power_near(z):
+    """2^z to 10^-4 for z at most 0, for what is then held as a bfloat16; 2^-126 below -126, NaN stays NaN."""
+    above = np.float32(-126.0) if z < np.float32(-126.0) else z
+    whole = nearest(above)
+    r = above - whole
+    p = np.float32(5.500893e-2)
+    p = p * r + np.float32(2.4221098e-1)
+    p = p * r + np.float32(6.9328293e-1)
+    p = p * r + np.float32(1.0)
+    return p * float_of_bits((np.int32(whole) + np.int32(127)) << np.int32(23))
+
+
+@njit(**INLINE)
 def largest(numbers):
     """The largest of at least one number; NaN when there is a NaN with a positive sign.
 

@@ -11,6 +11,7 @@ from numba import njit, prange
 from app.engine.compute.kernels import scalar
 from app.engine.compute.kernels.linear import PARALLEL, SERIAL
 from app.engine.compute.kernels.microkernel import PANEL, ROWS_MAX, multiply_fp32, rows_of_call
+from app.engine.compute.kernels.tasks import take
 
 ALIGNED = 16
 """Numbers, so that a panel starts at a multiple of 64 bytes."""
@@ -111,7 +112,7 @@ def attend_head(queries, query_stride, count, visible, is_causal, keys, values, 
 
 
 @njit(**PARALLEL)
-def attend_rows(qkv, starts, lengths, heads, scale, out):
+def attend_rows(qkv, starts, lengths, heads, scale, threads, out):
     """Every token of each row against all of its row, not causal.
 
     qkv (tokens, 3 * heads * width); starts, lengths (rows,) in tokens; out (tokens, heads * width).
@@ -119,19 +120,24 @@ def attend_rows(qkv, starts, lengths, heads, scale, out):
     all_width = out.shape[1]
     width = all_width // heads
     numbers = qkv.reshape(-1)
-    for task in prange(starts.size * heads):
-        row, first = task // heads, task % heads * width
-        start, length = starts[row], lengths[row]
-        at = start * qkv.shape[1] + first
-        attend_head(
-            qkv.ctypes.data + at * 4, qkv.shape[1] * 4, length, length, False, numbers, numbers,
-            (at + all_width, at + 2 * all_width, qkv.shape[1], length, width), scale,
-            out.ctypes.data + (start * all_width + first) * 4, all_width * 4,
-        )  # fmt: skip
+    counter = np.zeros(1, np.int64)
+    for _ in prange(threads):
+        task = take(counter.ctypes.data)
+        while task < starts.size * heads:
+            row, first = task // heads, task % heads * width
+            start, length = starts[row], lengths[row]
+            at = start * qkv.shape[1] + first
+            attend_head(
+                qkv.ctypes.data + at * 4, qkv.shape[1] * 4, length, length, False, numbers, numbers,
+                (at + all_width, at + 2 * all_width, qkv.shape[1], length, width), scale,
+                out.ctypes.data + (start * all_width + first) * 4, all_width * 4,
+            )  # fmt: skip
+            task = take(counter.ctypes.data)
+    scalar.keep(counter)
 
 
 @njit(**PARALLEL)
-def attend_spans(queries, spans, keys, values, scale, out):
+def attend_spans(queries, spans, keys, values, scale, threads, out):
     """The tokens of each span, causally, against its slot, where their own keys and values lie already.
 
     queries (tokens, …), of which the first columns are the heads; spans (spans, 4): index of the first token in
@@ -140,12 +146,17 @@ def attend_spans(queries, spans, keys, values, scale, out):
     """
     heads, width = keys.shape[1], keys.shape[3]
     flat_keys, flat_values = keys.reshape(-1), values.reshape(-1)
-    for task in prange(spans.shape[0] * heads):
-        span, head = task // heads, task % heads
-        first, slot, start, count = spans[span, 0], spans[span, 1], spans[span, 2], spans[span, 3]
-        at = (slot * heads + head) * keys.shape[2] * width
-        attend_head(
-            queries.ctypes.data + first * queries.strides[0] + head * width * 4, queries.strides[0], count, start + 1,
-            True, flat_keys, flat_values, (at, at, width, start + count, width), scale,
-            out.ctypes.data + (first * out.shape[1] + head * width) * 4, out.shape[1] * 4,
-        )  # fmt: skip
+    counter = np.zeros(1, np.int64)
+    for _ in prange(threads):
+        task = take(counter.ctypes.data)
+        while task < spans.shape[0] * heads:
+            span, head = task // heads, task % heads
+            first, slot, start, count = spans[span, 0], spans[span, 1], spans[span, 2], spans[span, 3]
+            at = (slot * heads + head) * keys.shape[2] * width
+            attend_head(
+                queries.ctypes.data + first * queries.strides[0] + head * width * 4, queries.strides[0], count,
+                start + 1, True, flat_keys, flat_values, (at, at, width, start + count, width), scale,
+                out.ctypes.data + (first * out.shape[1] + head * width) * 4, out.shape[1] * 4,
+            )  # fmt: skip
+            task = take(counter.ctypes.data)
+    scalar.keep(counter)

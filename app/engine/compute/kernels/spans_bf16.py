@@ -13,10 +13,12 @@ from app.engine.compute.kernels.microkernel import (
     LANES,
     PANEL,
     ROWS_MAX,
+    bf16_of,
     multiply_bf16,
     transpose_words,
     zip_halves,
 )
+from app.engine.compute.kernels.tasks import take
 
 HALF = np.uint16(0)
 ALIGNED = 16
@@ -35,7 +37,7 @@ def narrow(numbers, first, count, out):
     """`count` of the flat array `numbers` from the place `first` on, fp32 or bfloat16, as bfloat16's bits."""
     source = numbers[first : first + count]  # an index that might be negative would keep the loop from the vector units
     for place in range(count):
-        out[place] = scalar.stored(scalar.number(source[place]), HALF)
+        out[place] = bf16_of(scalar.number(source[place]))
 
 
 @njit(**SERIAL)
@@ -86,10 +88,11 @@ def pack_values(values, first, stride, positions, width, panels):
 def soften(scores, scale, weights):
     """weights (positions,) = exp(scale * (score - largest)) in bfloat16 for each of scores; returns 1 / their sum."""
     largest = scalar.largest(scores)
+    factor = scale * np.float32(1.44269504)
     total = np.float32(0.0)
     for position in range(scores.size):
-        weight = scalar.exp((scores[position] - largest) * scale)
-        weights[position] = scalar.stored(weight, HALF)
+        weight = scalar.power_near((scores[position] - largest) * factor)
+        weights[position] = bf16_of(weight)
         total += weight
     return np.float32(1.0) / total
 
@@ -152,31 +155,41 @@ def attend_head(queries, at, count, visible, is_causal, keys, values, held, scal
 
 
 @njit(**PARALLEL)
-def attend_rows(qkv, starts, lengths, heads, scale, out):
+def attend_rows(qkv, starts, lengths, heads, scale, threads, out):
     """See spans.attend_rows."""
     all_width = out.shape[1]
     width = all_width // heads
     numbers = qkv.reshape(-1)
-    for task in prange(starts.size * heads):
-        row, first = task // heads, task % heads * width
-        start, length = starts[row], lengths[row]
-        at = start * qkv.shape[1] + first
-        attend_head(
-            qkv, (start, first), length, length, False, numbers, numbers,
-            (at + all_width, at + 2 * all_width, qkv.shape[1], length, width), scale, out,
-        )  # fmt: skip
+    counter = np.zeros(1, np.int64)
+    for _ in prange(threads):
+        task = take(counter.ctypes.data)
+        while task < starts.size * heads:
+            row, first = task // heads, task % heads * width
+            start, length = starts[row], lengths[row]
+            at = start * qkv.shape[1] + first
+            attend_head(
+                qkv, (start, first), length, length, False, numbers, numbers,
+                (at + all_width, at + 2 * all_width, qkv.shape[1], length, width), scale, out,
+            )  # fmt: skip
+            task = take(counter.ctypes.data)
+    scalar.keep(counter)
 
 
 @njit(**PARALLEL)
-def attend_spans(queries, spans, keys, values, scale, out):
+def attend_spans(queries, spans, keys, values, scale, threads, out):
     """See spans.attend_spans; keys and values are a bfloat16's 16 bits."""
     heads, width = keys.shape[1], keys.shape[3]
     flat_keys, flat_values = keys.reshape(-1), values.reshape(-1)
-    for task in prange(spans.shape[0] * heads):
-        span, head = task // heads, task % heads
-        first, slot, start, count = spans[span, 0], spans[span, 1], spans[span, 2], spans[span, 3]
-        at = (slot * heads + head) * keys.shape[2] * width
-        attend_head(
-            queries, (first, head * width), count, start + 1, True, flat_keys, flat_values,
-            (at, at, width, start + count, width), scale, out,
-        )  # fmt: skip
+    counter = np.zeros(1, np.int64)
+    for _ in prange(threads):
+        task = take(counter.ctypes.data)
+        while task < spans.shape[0] * heads:
+            span, head = task // heads, task % heads
+            first, slot, start, count = spans[span, 0], spans[span, 1], spans[span, 2], spans[span, 3]
+            at = (slot * heads + head) * keys.shape[2] * width
+            attend_head(
+                queries, (first, head * width), count, start + 1, True, flat_keys, flat_values,
+                (at, at, width, start + count, width), scale, out,
+            )  # fmt: skip
+            task = take(counter.ctypes.data)
+    scalar.keep(counter)

@@ -7,11 +7,15 @@ threads meet once a layer instead of eight times. The steps are linear.py's and 
 import numpy as np
 from numba import njit, prange
 
+from app.engine.compute.kernels import scalar
 from app.engine.compute.kernels.linear import PARALLEL, SERIAL, TILE_ROWS, pass_panels, quantise_row
 from app.engine.compute.kernels.rows import normalise_row
+from app.engine.compute.kernels.tasks import take
 
 WHOLE_CALLS = 4
 """Tiles start at multiples of this many rows: no call of the product takes fewer, but the last."""
+ROWS_OF_TILE = TILE_ROWS + WHOLE_CALLS
+"""More than any tile has."""
 
 
 @njit(**SERIAL)
@@ -43,13 +47,19 @@ def normalise_rows(x, weight, bias, epsilon, out):
 
 
 @njit(**SERIAL)
-def finish_tile(read, x, dense, up, down, norms, epsilons, activation, out):
-    """finish_layer for the rows of one tile."""
-    rows, width = x.shape
-    inner = down[0].shape[1] * 4
-    buffers = np.empty(rows * max(inner, width), np.uint8), np.empty(rows, np.float32), np.empty(rows, np.int32)
-    summed, normed = np.empty((rows, width), np.float32), np.empty((rows, width), np.float32)
-    wide, nothing = np.empty((rows, inner), np.float32), np.empty((rows, 0), np.float32)
+def room_of(numbers):
+    """What a thread quantises the rows of a tile into: its bytes, scales and zeros."""
+    rows = ROWS_OF_TILE
+    return np.empty(rows * numbers, np.uint8), np.empty(rows, np.float32), np.empty(rows, np.int32)
+
+
+@njit(**SERIAL)
+def finish_tile(read, x, dense, up, down, norms, epsilons, activation, room, out):
+    """finish_layer for the rows of one tile; room: buffers, and (ROWS_OF_TILE, width or inner width) numbers."""
+    rows = x.shape[0]
+    buffers, all_summed, all_normed, all_wide = room
+    summed, normed, wide = all_summed[:rows], all_normed[:rows], all_wide[:rows]
+    nothing = np.empty((rows, 0), np.float32)
     project(read, dense, buffers, 0, x, summed)
     normalise_rows(summed, norms[0], norms[1], epsilons[0], normed)
     project(normed, up, buffers, activation, nothing, wide)
@@ -64,11 +74,20 @@ def finish_layer(read, x, dense, up, down, norms, epsilons, activation, threads,
     read, x, out (rows, width); dense, up, down: (panels, scales, sums, bias) as linear_int8 takes them; norms: weight
     and bias of the first norm and of the second.
     """
-    rows = x.shape[0]
+    rows, width = x.shape
+    inner = down[0].shape[1] * 4
     tiles = (rows + threads * TILE_ROWS - 1) // (threads * TILE_ROWS) * threads
-    for tile in prange(tiles):
-        part = slice(edge(tile, tiles, rows), edge(tile + 1, tiles, rows))
-        finish_tile(read[part], x[part], dense, up, down, norms, epsilons, activation, out[part])
+    counter = np.zeros(1, np.int64)
+    for _ in prange(threads):
+        summed, normed = np.empty((ROWS_OF_TILE, width), np.float32), np.empty((ROWS_OF_TILE, width), np.float32)
+        wide = np.empty((ROWS_OF_TILE, inner), np.float32)
+        room = room_of(max(width, inner)), summed, normed, wide
+        tile = take(counter.ctypes.data)
+        while tile < tiles:
+            part = slice(edge(tile, tiles, rows), edge(tile + 1, tiles, rows))
+            finish_tile(read[part], x[part], dense, up, down, norms, epsilons, activation, room, out[part])
+            tile = take(counter.ctypes.data)
+    scalar.keep(counter)
 
 
 @njit(**PARALLEL)
@@ -76,8 +95,12 @@ def project_tiles(x, layer, activation, added, threads, out):
     """linear_int8 of x (rows, inputs), quantised on the way."""
     rows, inputs = x.shape
     tiles = (rows + threads * TILE_ROWS - 1) // (threads * TILE_ROWS) * threads
-    for tile in prange(tiles):
-        part = slice(edge(tile, tiles, rows), edge(tile + 1, tiles, rows))
-        count = part.stop - part.start
-        buffers = np.empty(count * inputs, np.uint8), np.empty(count, np.float32), np.empty(count, np.int32)
-        project(x[part], layer, buffers, activation, added[part], out[part])
+    counter = np.zeros(1, np.int64)
+    for _ in prange(threads):
+        buffers = room_of(inputs)
+        tile = take(counter.ctypes.data)
+        while tile < tiles:
+            part = slice(edge(tile, tiles, rows), edge(tile + 1, tiles, rows))
+            project(x[part], layer, buffers, activation, added[part], out[part])
+            tile = take(counter.ctypes.data)
+    scalar.keep(counter)
