@@ -99,7 +99,7 @@ def attend_slots(
         found = out if out.dtype is torch.float32 else torch.empty(out.shape)
         kernels.attend(
             tokens.short_array, query.float().numpy(), tokens.slots_array, tokens.lengths_array, held_keys, held_values,
-            np.float32(scale), found.numpy(),
+            np.float32(scale), threads(), found.numpy(),
         )  # fmt: skip
         if found is not out:
             out[tokens.short] = found[tokens.short].to(out.dtype)

@@ -5,6 +5,7 @@ from numba import njit, prange
 
 from app.engine.compute.kernels import heads, scalar
 from app.engine.compute.kernels.linear import PARALLEL, SERIAL
+from app.engine.compute.kernels.tasks import take
 
 
 @njit(**SERIAL)
@@ -37,63 +38,78 @@ def soften(scores):
 
 
 @njit(**PARALLEL)
-def attend_any(tokens, queries, slots, lengths, keys, values, scale, out):
+def attend_any(tokens, queries, slots, lengths, keys, values, scale, threads, out):
     """attend() for heads of any width."""
     count, head_dim = keys.shape[1], keys.shape[3]
-    for task in prange(tokens.size * count):
-        token, head = tokens[task // count], task % count
-        slot, length, first = slots[token], lengths[token], head * head_dim
-        scores = np.empty(length, np.float32)
-        for position in range(length):
-            total = np.float32(0.0)
-            for place in range(head_dim):
-                total += queries[token, first + place] * scalar.number(keys[slot, head, position, place])
-            scores[position] = total * scale
-        inverse = soften(scores)
-        for place in range(head_dim):
-            total = np.float32(0.0)
+    counter = np.zeros(1, np.int64)
+    for _ in prange(threads):
+        task = take(counter.ctypes.data)
+        while task < tokens.size * count:
+            token, head = tokens[task // count], task % count
+            slot, length, first = slots[token], lengths[token], head * head_dim
+            scores = np.empty(length, np.float32)
             for position in range(length):
-                total += scores[position] * scalar.number(values[slot, head, position, place])
-            out[token, first + place] = total * inverse
+                total = np.float32(0.0)
+                for place in range(head_dim):
+                    total += queries[token, first + place] * scalar.number(keys[slot, head, position, place])
+                scores[position] = total * scale
+            inverse = soften(scores)
+            for place in range(head_dim):
+                total = np.float32(0.0)
+                for position in range(length):
+                    total += scores[position] * scalar.number(values[slot, head, position, place])
+                out[token, first + place] = total * inverse
+            task = take(counter.ctypes.data)
+    scalar.keep(counter)
 
 
 @njit(**PARALLEL)
-def attend_fp32(tokens, queries, slots, lengths, keys, values, scale, out):
+def attend_fp32(tokens, queries, slots, lengths, keys, values, scale, threads, out):
     """attend() for heads of one of WIDTHS and an fp32 cache."""
     count, width = keys.shape[1], keys.shape[3]
-    for task in prange(tokens.size * count):
-        token, head = tokens[task // count], task % count
-        slot, length = slots[token], lengths[token]
-        query = queries[token, head * width : (head + 1) * width]
-        target = out[token, head * width : (head + 1) * width]
-        scores = np.empty(length, np.float32)
-        heads.dots_fp32(width, query.ctypes.data, keys[slot, head].ctypes.data, length, scale, scores.ctypes.data)
-        inverse = soften(scores)
-        heads.weighted_sum_fp32(
-            width, scores.ctypes.data, values[slot, head].ctypes.data, length, inverse, target.ctypes.data
-        )
-        scalar.keep(scores)
+    counter = np.zeros(1, np.int64)
+    for _ in prange(threads):
+        task = take(counter.ctypes.data)
+        while task < tokens.size * count:
+            token, head = tokens[task // count], task % count
+            slot, length = slots[token], lengths[token]
+            query = queries[token, head * width : (head + 1) * width]
+            target = out[token, head * width : (head + 1) * width]
+            scores = np.empty(length, np.float32)
+            heads.dots_fp32(width, query.ctypes.data, keys[slot, head].ctypes.data, length, scale, scores.ctypes.data)
+            inverse = soften(scores)
+            heads.weighted_sum_fp32(
+                width, scores.ctypes.data, values[slot, head].ctypes.data, length, inverse, target.ctypes.data
+            )
+            scalar.keep(scores)
+            task = take(counter.ctypes.data)
+    scalar.keep(counter)
 
 
 @njit(**PARALLEL)
-def attend_bf16(tokens, queries, slots, lengths, keys, values, scale, out):
+def attend_bf16(tokens, queries, slots, lengths, keys, values, scale, threads, out):
     """attend() for heads of one of WIDTHS and a bfloat16 cache."""
     count, width = keys.shape[1], keys.shape[3]
-    for task in prange(tokens.size * count):
-        token, head = tokens[task // count], task % count
-        slot, length = slots[token], lengths[token]
-        query = queries[token, head * width : (head + 1) * width]
-        target = out[token, head * width : (head + 1) * width]
-        scores = np.empty(length, np.float32)
-        heads.dots_bf16(width, query.ctypes.data, keys[slot, head].ctypes.data, length, scale, scores.ctypes.data)
-        inverse = soften(scores)
-        heads.weighted_sum_bf16(
-            width, scores.ctypes.data, values[slot, head].ctypes.data, length, inverse, target.ctypes.data
-        )
-        scalar.keep(scores)
+    counter = np.zeros(1, np.int64)
+    for _ in prange(threads):
+        task = take(counter.ctypes.data)
+        while task < tokens.size * count:
+            token, head = tokens[task // count], task % count
+            slot, length = slots[token], lengths[token]
+            query = queries[token, head * width : (head + 1) * width]
+            target = out[token, head * width : (head + 1) * width]
+            scores = np.empty(length, np.float32)
+            heads.dots_bf16(width, query.ctypes.data, keys[slot, head].ctypes.data, length, scale, scores.ctypes.data)
+            inverse = soften(scores)
+            heads.weighted_sum_bf16(
+                width, scores.ctypes.data, values[slot, head].ctypes.data, length, inverse, target.ctypes.data
+            )
+            scalar.keep(scores)
+            task = take(counter.ctypes.data)
+    scalar.keep(counter)
 
 
-def attend(tokens, queries, slots, lengths, keys, values, scale, out) -> None:
+def attend(tokens, queries, slots, lengths, keys, values, scale, threads, out) -> None:
     """Each of `tokens` (indices into the batch) against the first `lengths` positions of its slot.
 
     queries (batch, …) holds the heads in its first columns; slots, lengths (batch,); keys, values (slots, heads,
@@ -102,4 +118,4 @@ def attend(tokens, queries, slots, lengths, keys, values, scale, out) -> None:
     kernel = attend_any
     if keys.shape[3] in heads.WIDTHS:
         kernel = attend_bf16 if keys.dtype == np.uint16 else attend_fp32
-    kernel(tokens, queries, slots, lengths, keys, values, scale, out)
+    kernel(tokens, queries, slots, lengths, keys, values, scale, threads, out)

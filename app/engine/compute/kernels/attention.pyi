@@ -13,5 +13,6 @@ def attend(
     keys: Array,
     values: Array,
     scale: np.float32,
+    threads: int,
     out: Array,
 ) -> None: ...
