@@ -140,7 +140,7 @@ def pass_panels(is_int8, span, row_bytes, left, scales, weights, activation, add
     for panel in range(first_panel, last_panel):
         first = panel * PANEL
         width = min(outputs - first, PANEL)
-        row = start
+        row, ahead = start, row_bytes * PANEL
         while row < stop:
             taken = rows_of_call(stop - row)
             target = out.ctypes.data + row * stride + first * 4
@@ -150,7 +150,7 @@ def pass_panels(is_int8, span, row_bytes, left, scales, weights, activation, add
                 left + row * row_bytes, row_bytes, panels + panel * row_bytes * PANEL, row_bytes // 4,
                 scales[0] + row * 4, scales[1] + row * 4, weight_scales + first * 4, weight_sums + first * 4,
                 bias + first * 4, other if is_direct else 0, stride,
-                target if is_direct else values.ctypes.data, stride if is_direct else PANEL * 4,
+                target if is_direct else values.ctypes.data, stride if is_direct else PANEL * 4, ahead,
             )  # fmt: skip
             if is_int8:
                 multiply_int8(taken, call)
@@ -164,6 +164,7 @@ def pass_panels(is_int8, span, row_bytes, left, scales, weights, activation, add
                 else:
                     store_some(values, width, added, out, row, row + taken)
             row += taken
+            ahead += row_bytes * PANEL // 2
 
 
 @njit(**SERIAL)

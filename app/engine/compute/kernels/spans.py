@@ -90,7 +90,7 @@ def attend_head(queries, query_stride, count, visible, is_causal, keys, values, 
                 taken,
                 (
                     left, query_stride, keys_at + panel * PANEL * width * 4, width, 0, 0, 0, 0, zeros_at, 0, 0,
-                    scores_at + panel * PANEL * 4, score_stride,
+                    scores_at + panel * PANEL * 4, score_stride, 0,
                 ),
             )  # fmt: skip
         for place in range(taken):
@@ -102,7 +102,7 @@ def attend_head(queries, query_stride, count, visible, is_causal, keys, values, 
                 taken,
                 (
                     scores_at, score_stride, values_at + panel * positions * PANEL * 4, longest, 0, 0, 0, 0, zeros_at,
-                    0, 0, out + row * out_stride + panel * PANEL * 4, out_stride,
+                    0, 0, out + row * out_stride + panel * PANEL * 4, out_stride, 0,
                 ),
             )  # fmt: skip
         row += taken

@@ -126,6 +126,7 @@ def attend_head(queries, at, count, visible, is_causal, keys, values, held, scal
                 (
                     left.ctypes.data, width * 2, packed_keys.ctypes.data + panel * PANEL * width * 2, pairs,
                     ones.ctypes.data, 0, 0, 0, 0, 0, 0, scores.ctypes.data + panel * PANEL * 4, panels * PANEL * 4,
+                    0,
                 )
             )  # fmt: skip
         for place in range(taken):
@@ -137,7 +138,7 @@ def attend_head(queries, at, count, visible, is_causal, keys, values, held, scal
                 (
                     weights.ctypes.data, steps * 4, packed_values.ctypes.data + panel * steps * PANEL * 4,
                     (longest + 1) // 2, factors.ctypes.data, 0, 0, 0, 0, 0, 0, found.ctypes.data + panel * PANEL * 4,
-                    width * 4,
+                    width * 4, 0,
                 )
             )  # fmt: skip
         for place in range(taken):
