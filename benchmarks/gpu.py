@@ -7,6 +7,7 @@ published sizes; the work is that of `workloads`.
 import argparse
 import asyncio
 import json
+import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -34,6 +35,7 @@ STREAMS = (1, 8, 32, 64)
 PROMPT, PRODUCED = 128, 64
 CONTEXT = PROMPT + PRODUCED // 2
 ROWS, ROW_TOKENS = 64, 128
+QUEUED = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,16 +153,32 @@ async def engine_seconds(jobs: Callable[[int], Sequence[Job]], model: str, slots
     return found[1:]
 
 
-def decode_jobs(streams: int) -> Callable[[int], list[Job]]:
+GREEDY = Sampling(temperature=0)
+
+
+def decode_jobs(streams: int, search: Sampling = GREEDY) -> Callable[[int], list[Job]]:
+    """So many streams at once."""
+
     def made(number: int) -> list[Job]:
         firsts = [1000 + streams * number + place for place in range(streams)]  # none that an earlier round had read
         return [
             DecodeJob(id=f"{number}-{first}", model="gpt2", ids=tuple(range(first, first + PROMPT)),
-                      max_new_tokens=PRODUCED, search=Sampling(temperature=0))
+                      max_new_tokens=PRODUCED, search=search)
             for first in firsts
         ]  # fmt: skip
 
     return made
+
+
+def queued_jobs(number: int) -> list[Job]:
+    """Requests of all lengths in a line, for fewer slots: rows come and go. Every round has the same lengths."""
+    lengths, draw = random.Random(0), random.Random(number)
+    found: list[Job] = []
+    for place in range(QUEUED):
+        ids = tuple(draw.choices(range(50_000), k=lengths.randint(16, 256)))
+        new = lengths.randint(8, 256)
+        found.append(DecodeJob(id=f"{number}-{place}", model="gpt2", ids=ids, max_new_tokens=new, search=GREEDY))
+    return found
 
 
 def encode_jobs(number: int) -> list[Job]:
@@ -199,6 +217,13 @@ def engines() -> list[Figure]:
                    f"{theirs_s / ours_s:.2f} × generate; {1e3 * ours_s / PRODUCED:.3f} ms a step"),
             Figure(f"{name}: transformers generate", streams * PRODUCED / theirs_s, "tokens/s"),
         ]  # fmt: skip
+    for name, search in {"at temperature 0.8": Sampling(temperature=0.8), "and top_p 0.9": Sampling(temperature=0.8, top_p=0.9)}.items():
+        spent_s = statistics.median(asyncio.run(engine_seconds(decode_jobs(64, search), "gpt2", 64)))
+        found.append(Figure(f"GPT-2, 64 streams {name}: engine", 64 * PRODUCED / spent_s, "tokens/s"))
+    spent_s = statistics.median(asyncio.run(engine_seconds(queued_jobs, "gpt2", 64)))
+    produced = sum(job.max_new_tokens for job in queued_jobs(0) if isinstance(job, DecodeJob))
+    name = f"GPT-2, {QUEUED} requests in line, 16…256 in, 8…256 out: engine"
+    found.append(Figure(name, produced / spent_s, "tokens/s"))
     spent_s = statistics.median(asyncio.run(engine_seconds(encode_jobs, "bert", 1)))
     found.append(Figure(f"BERT-base, requests of {ROW_TOKENS} tokens: engine", 8 * ROWS / spent_s, "requests/s"))
     return found

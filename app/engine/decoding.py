@@ -1,7 +1,7 @@
 """The decoders' steps: rows are seated in slots, fed as planned, and advance by the tokens that they draw."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -9,7 +9,8 @@ import torch
 from app.clock import Clock
 from app.engine.client import LaneStats
 from app.engine.compute.beams import Beams, Candidate, inherit, search
-from app.engine.compute.choice import Scores
+from app.engine.compute.choice import POISONED, Scores
+from app.engine.compute.cuda.flights import STEPS, Flight
 from app.engine.compute.decode import Decoder, Feed
 from app.engine.compute.models import Resident
 from app.engine.compute.prompts import score_prompt
@@ -17,7 +18,7 @@ from app.engine.compute.sampling import Sampler, draw
 from app.engine.events import Event, FailedEvent, FinishedEvent, FinishReason, PromptEvent, TokenEvent
 from app.engine.jobs import BeamSearch, DecodeJob, Job
 from app.engine.lane import Lane
-from app.engine.schedule.plan import StepPlan, plan_step
+from app.engine.schedule.plan import RowStep, StepPlan, plan_step
 from app.engine.schedule.row import Phase, Row
 from app.engine.schedule.slots import SlotPool
 from app.engine.settings import EngineSettings
@@ -33,11 +34,12 @@ class DecodeLane(Lane):
 
     def __init__(
         self, *, resident: Resident, decoder: Decoder, settings: EngineSettings, clock: Clock,
-        emit: Callable[[Event], None], flush: Callable[[], None],
+        emit: Callable[[Event], None], flush: Callable[[], None], is_called: Callable[[], bool],
     ) -> None:  # fmt: skip
         super().__init__(resident=resident, settings=settings, clock=clock, emit=emit)
         self.decoder = decoder
         self._flush = flush
+        self._is_called = is_called
         self._step_tokens = DEFAULT_TOKENS[torch.device(resident.loaded.device).type]
         self._pool = SlotPool(decoder.slots, shared_tokens_min=settings.prefix_tokens)
         self._rows: list[Row] = []
@@ -90,24 +92,77 @@ class DecodeLane(Lane):
         plan = plan_step(rows, step_tokens=self._settings.step_tokens or self._step_tokens)
         if not plan:
             return False
-        began_s = self._clock.monotonic_s()
         try:
-            feeds = [feed for step in plan for feed in feeds_of(step.row, step.count, self._choosers)]
-            hidden, scores = self.decoder.step(feeds)
+            self._run(plan)
         except Exception:
             log.exception("a step of %d rows failed on %s", len(plan), self.resident.loaded.id)
             for step in plan:
                 self._fail(step.row)
             return True
+        self.tally.pace.step(self._clock.monotonic_s(), is_backlogged=bool(self.waiting))
+        return True
+
+    def _run(self, plan: StepPlan) -> None:
+        """Feed what is planned, and take what comes of it. Rows that fly are the device's first work."""
+        began_s = self._clock.monotonic_s()
+        flown = self._flown(plan)
+        rest = plan[len(flown) :]
+        feeds = [feed for step in rest for feed in feeds_of(step.row, step.count, self._choosers)]
+        flight = self._fly(flown) if flown else None
+        found = self.decoder.step(feeds) if flight is None else self.decoder.read(feeds) if rest else None
         if self.decoder.runs_ahead:
             self._flush()  # what the last step found goes out while the device works
-        self._score_prompts(plan, hidden)
-        self._apply(plan, scores)
-        tokens = sum(step.count for step in plan)
-        now_s = self._clock.monotonic_s()
-        self.tally.step(rows=len(plan), tokens=tokens, seconds=now_s - began_s)
-        self.tally.pace.step(now_s, is_backlogged=bool(self.waiting))
-        return True
+        if flight is not None:
+            began_s = self._follow(flown, flight, began_s, is_alone=not rest)
+        if found is not None:
+            hidden, scores = found
+            self._score_prompts(rest, hidden)
+            self._apply(rest, scores)
+            spent_s = self._clock.monotonic_s() - began_s
+            self.tally.step(rows=len(rest), tokens=sum(step.count for step in rest), seconds=spent_s)
+
+    def _flown(self, plan: StepPlan) -> list[Row]:
+        """The rows that decode, which the plan names first, if a device can go on with them by itself; else none."""
+        if not self.decoder.flies:
+            return []
+        rows = [step.row for step in plan if step.row.phase is Phase.DECODING]
+        choosers = [self._choosers[row.job.id] for row in rows]
+        if max((row.left for row in rows), default=0) < 2:
+            return []
+        return rows if all(isinstance(one, Sampler) and one.is_blind for one in choosers) else []
+
+    def _fly(self, rows: Sequence[Row]) -> Flight:
+        feeds = [feed for row in rows for feed in feeds_of(row, 1, self._choosers)]
+        samplers = [chooser for row in rows if isinstance(chooser := self._choosers[row.job.id], Sampler)]
+        return self.decoder.fly(feeds, samplers, self.resident.banned, min(STEPS, max(row.left for row in rows)))
+
+    def _follow(self, rows: Sequence[Row], flight: Flight, began_s: float, *, is_alone: bool) -> float:
+        """Take the tokens of a flight as they come, and let it go on while nobody but its rows is there.
+
+        Returns when its last step ended.
+        """
+        forced = self.resident.forced_last_id
+        for ids in flight:
+            is_alone = is_alone and POISONED not in ids
+            if is_alone and flight.left == 1:
+                flight.go_on(self._more(rows, flight))
+            now_s = self._clock.monotonic_s()
+            running = [(row, token) for row, token in zip(rows, ids, strict=True) if row.phase is Phase.DECODING]
+            self.tally.step(rows=len(running), tokens=len(running), seconds=now_s - began_s)
+            began_s = now_s
+            for row, token in running:
+                row.fed += 1
+                is_last = row.left == 1 and token != POISONED
+                self._produce(row, forced if is_last and forced is not None else token, now_s)
+            self._flush()
+        return began_s
+
+    def _more(self, rows: Sequence[Row], flight: Flight) -> int:
+        """How many steps a flight goes on for, of which one step was just read and one is under way."""
+        going = [row.left - 2 for row in rows if row.phase is Phase.DECODING]
+        if flight.is_long or 2 * len(going) < len(rows) or self.waiting or self._is_called():
+            return 0
+        return max(0, min(STEPS, max(going, default=0)))
 
     def _seat(self) -> None:
         """Give slots to waiting jobs in fair order while there are any."""
@@ -153,7 +208,7 @@ class DecodeLane(Lane):
             )  # fmt: skip
         return Sampler(job.search, job.ids, logprobs=job.logprobs, banned=resident.banned, stop_ids=job.stop_ids)
 
-    def _score_prompts(self, plan: StepPlan, hidden: torch.Tensor) -> None:
+    def _score_prompts(self, plan: Sequence[RowStep], hidden: torch.Tensor) -> None:
         """Report the log-probabilities of the prompt tokens that the fed ones foretell, where a job asks for them."""
         place = 0
         for step in plan:
@@ -207,30 +262,34 @@ class DecodeLane(Lane):
             chooser = self._choosers[row.job.id]
             assert isinstance(chooser, Sampler), "rows with beams advance by themselves. This is a bug."
             samplers.append(chooser)
-        is_last = [len(row.produced) + 1 == row.job.max_new_tokens for row in rows]
         now_s = self._clock.monotonic_s()
-        drawn = draw(samplers, scores, [self.resident.forced_last_id if last else None for last in is_last])
-        for row, token, last in zip(rows, drawn, is_last, strict=True):
+        drawn = draw(samplers, scores, [self.resident.forced_last_id if row.left == 1 else None for row in rows])
+        for row, token in zip(rows, drawn, strict=True):
             if token is None:
-                log.error("job %s on %s ends: its scores are not finite", row.job.id, self.resident.loaded.id)
-                self._fail(row)
-                continue
-            self._offer(row)
-            row.produced.append(token.id)
-            self.tally.produce(row.job.id, now_s)
-            self.waiting.charge(row.job.tenant, row.job.weight, 1)
-            self._emit(
-                TokenEvent(
-                    job_id=row.job.id,
-                    ids=(token.id,),
-                    logprobs=(token.logprob,) if token.logprob is not None else (),
-                    top=(token.top,) if token.logprob is not None else (),
-                )
-            )
-            if token.id in row.job.stop_ids:
-                self._finish(row, FinishReason.STOP)
-            elif last:
-                self._finish(row, FinishReason.LENGTH)
+                self._produce(row, POISONED, now_s)
+            elif token.logprob is None:
+                self._produce(row, token.id, now_s)
+            else:
+                self._produce(row, token.id, now_s, (token.logprob,), (token.top,))
+
+    def _produce(
+        self, row: Row, token: int, now_s: float, logprobs: tuple[float, ...] = (),
+        top: tuple[tuple[tuple[int, float], ...], ...] = (),
+    ) -> None:  # fmt: skip
+        """A sampled row has one token more, or has failed."""
+        if token == POISONED:
+            log.error("job %s on %s ends: its scores are not finite", row.job.id, self.resident.loaded.id)
+            self._fail(row)
+            return
+        self._offer(row)
+        row.produced.append(token)
+        self.tally.produce(row.job.id, now_s)
+        self.waiting.charge(row.job.tenant, row.job.weight, 1)
+        self._emit(TokenEvent(job_id=row.job.id, ids=(token,), logprobs=logprobs, top=top))
+        if token in row.job.stop_ids:
+            self._finish(row, FinishReason.STOP)
+        elif not row.left:
+            self._finish(row, FinishReason.LENGTH)
 
     def _search(self, rows: list[tuple[Row, Beams]], scores: torch.Tensor) -> None:
         """The next hypotheses of `rows`, from the scores (hypotheses of all of them, vocabulary)."""

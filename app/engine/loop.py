@@ -67,6 +67,11 @@ class EngineLoop:
             self._flushed_s = now_s
             self._flush()
 
+    def _is_called(self) -> bool:
+        """Whether a message waits, or more than one lane has work."""
+        busy = sum(bool(lane.running or len(lane.waiting)) for lane in self._lanes.values())
+        return busy > 1 or not self.inbox.empty()
+
     def stats(self) -> EngineStats:
         """A snapshot; read from another thread, so it may be one step old."""
         found = list(self._lanes.values())
@@ -132,8 +137,9 @@ class EngineLoop:
         model, settings, clock, emit = resident.model, self._settings, self._clock, self._events.append
         if isinstance(model, Decoder):
             return DecodeLane(
-                resident=resident, decoder=model, settings=settings, clock=clock, emit=emit, flush=self._flush_soon
-            )
+                resident=resident, decoder=model, settings=settings, clock=clock, emit=emit, flush=self._flush_soon,
+                is_called=self._is_called,
+            )  # fmt: skip
         return EncodeLane(resident=resident, settings=settings, clock=clock, emit=emit)
 
     def _admit(self, job: Job) -> None:

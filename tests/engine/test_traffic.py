@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -209,13 +209,13 @@ async def test_whatever_the_company_a_jobs_tokens_are_those_it_has_alone(
         check(arrival, events, alone[arrival.kind])
 
 
-async def many(engine: EngineClient, alone: list[list[Event]], count: int) -> None:
+async def many(engine: EngineClient, alone: list[list[Event]], count: int, kinds: Sequence[int] = range(KINDS)) -> None:
     draw = random.Random(5)
     left = count
     while left:
         batch = min(left, 200)
         arrivals = [
-            Arrival(draw.randrange(KINDS), draw.choice([0, 0, 0, 3]), draw.choice([None, None, draw.randrange(9)]),
+            Arrival(draw.choice(kinds), draw.choice([0, 0, 0, 3]), draw.choice([None, None, draw.randrange(9)]),
                     draw.random() < 0.05)
             for _ in range(batch)
         ]  # fmt: skip

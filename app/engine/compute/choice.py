@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from app.engine.compute.cuda import HAS_KERNELS
-from app.engine.compute.plain import integers
+from app.engine.compute.plain import sent
 from app.engine.jobs import Sampling
 
 if TYPE_CHECKING or HAS_KERNELS:
@@ -24,14 +25,7 @@ class Scores:
     values: torch.Tensor
     """(rows, vocabulary) in fp32, on the device."""
     best: torch.Tensor | None = None
-    """(rows,) in pinned memory, once the device is through: best_tokens of the rows."""
-
-    def best_ids(self) -> list[int] | None:
-        """Waits for the device. None where the step did not look."""
-        if self.best is None:
-            return None
-        torch.cuda.current_stream().synchronize()
-        return integers(self.best)
+    """(rows,) best_tokens of them, where the step has looked."""
 
 
 def best_tokens(scores: torch.Tensor) -> torch.Tensor:
@@ -42,25 +36,30 @@ def best_tokens(scores: torch.Tensor) -> torch.Tensor:
     return torch.where(found.values.isfinite(), found.indices, POISONED)
 
 
-def draw_rows(scores: torch.Tensor, searches: Sequence[Sampling], uniforms: Sequence[float]) -> list[int]:
-    """One token a row of scores (rows, vocabulary), as kernels/draws.py draws it; `uniforms` lie in [0, 1).
+class Draws:
+    """Draws one token a row, as kernels/draws.py does, by what each row's search says. The parameters stay on the
+    device, for any number of draws."""
 
-    The scores must be finite or -infinity, and the best of a row finite.
-    """
-    device = scores.device
-    numbers = torch.tensor(
-        [(one.temperature, one.top_k or scores.shape[1], one.top_p, one.min_p, uniform)
-         for one, uniform in zip(searches, uniforms, strict=True)], dtype=torch.float64,
-    ).to(device)  # fmt: skip
-    temperature, top_k, top_p, min_p, uniform = numbers.T[..., None]
-    weights = ((scores - scores.amax(-1, keepdim=True)) / temperature.float()).exp()
-    if any(one.top_k or one.top_p < 1 for one in searches):
-        weights = _cut(weights, top_k.long(), top_p)
-    weights = weights.where(weights >= min_p.float(), 0.0)
-    sums = weights.double().cumsum(-1)
-    reached = (sums > uniform * sums[:, -1:]) & (weights > 0)
-    last = torch.arange(scores.shape[1], device=device).where(weights > 0, -1).amax(-1)
-    return integers(torch.where(reached.any(-1), reached.int().argmax(-1), last))
+    def __init__(self, searches: Sequence[Sampling], vocabulary: int, device: torch.device) -> None:
+        numbers = np.array([(one.temperature, one.top_k or vocabulary, one.top_p, one.min_p) for one in searches])
+        self._temperature, top_k, self._top_p, min_p = sent(numbers.T.copy(), device)[..., None]
+        self._top_k, self._min_p = top_k.long(), min_p.float()
+        self._cuts = any(one.top_k or one.top_p < 1 for one in searches)
+        self._places = torch.arange(vocabulary, device=device)
+
+    def of(self, scores: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+        """Scores (rows, vocabulary) and numbers (rows,) in [0, 1) → ids (rows,).
+
+        A row's scores must be finite or -infinity, and the best of them finite; else its id means nothing.
+        """
+        weights = ((scores - scores.amax(-1, keepdim=True)) / self._temperature.float()).exp()
+        if self._cuts:
+            weights = _cut(weights, self._top_k, self._top_p)
+        weights = weights.where(weights >= self._min_p, 0.0)
+        sums = weights.double().cumsum(-1)
+        reached = (sums > uniforms[:, None] * sums[:, -1:]) & (weights > 0)
+        last = self._places.where(weights > 0, 0).amax(-1)
+        return torch.where(reached.any(-1), reached.int().argmax(-1), last)
 
 
 def _cut(weights: torch.Tensor, top_k: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:

@@ -9,10 +9,15 @@ import torch
 from app.engine.compute.cache import SlotCache, Span, StepTokens
 from app.engine.compute.choice import Scores
 from app.engine.compute.cuda import HAS_KERNELS
+from app.engine.compute.cuda.flights import Flight
 from app.engine.compute.cuda.graphs import Place, StepGraphs
 from app.engine.compute.families.gpt2 import Gpt2
 from app.engine.compute.families.marian import Marian
 from app.engine.compute.plain import sent
+from app.engine.compute.sampling import Sampler
+
+RUN_AHEAD = {"cuda"}
+"""Kinds of devices that work by themselves at a step that was started. Tests add the CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +35,9 @@ class Decoder:
 
     def __init__(self, family: Gpt2 | Marian, *, slots: int) -> None:
         self.family = family
-        held = slots + 1 if family.device.type == "cuda" else slots  # captured steps have a slot that nobody has
+        self.runs_ahead = family.device.type in RUN_AHEAD
+        """Whether a step is only begun when `step` returns; who reads its scores waits for it."""
+        held = slots + self.runs_ahead  # captured steps have a slot that nobody has
         self.cache = family.new_cache(held)
         self.source: SlotCache | None = family.new_cache(held) if isinstance(family, Marian) else None
         self.slots = slots
@@ -67,14 +74,29 @@ class Decoder:
                 self._sources[slot] = Span(slots[0], length - 1, 1)
 
     @property
-    def runs_ahead(self) -> bool:
-        """Whether a step is only begun when `step` returns; who reads its scores waits for it."""
-        return self.family.device.type == "cuda"
+    def flies(self) -> bool:
+        """Whether several steps can be started at once."""
+        return self._graphs is not None
 
     def capture(self) -> None:
         """Capture the steps in which every row feeds one token, where the device can."""
-        if self.runs_ahead and HAS_KERNELS:
-            self._graphs = StepGraphs(self.run, self.family.logits, slots=self.slots, device=self.family.device)
+        if not self.runs_ahead or (self.family.device.type == "cuda" and not HAS_KERNELS):
+            return
+        for cache in (self.cache, self.source):
+            if cache is not None:
+                cache.arrays = []  # the CPU's kernels know no memory that stays where it is
+        self._graphs = StepGraphs(
+            self.run, self.family.logits, slots=self.slots, positions=self.family.positions_max,
+            device=self.family.device,
+        )  # fmt: skip
+
+    def fly(self, feeds: Sequence[Feed], samplers: Sequence[Sampler], banned: Sequence[int], steps: int) -> Flight:
+        """Start some steps, STEPS at most, of rows that feed a token each, of whose samplers all are blind.
+
+        While steps of it are unread only `read` may be called.
+        """
+        assert self._graphs is not None, "only captured steps fly. This is a bug."
+        return self._graphs.fly([self.place_of(feed) for feed in feeds], samplers, banned, steps)
 
     def step(self, feeds: Sequence[Feed]) -> tuple[torch.Tensor, Scores]:
         """One forward → hidden states (tokens, width) in the feeds' order, and scores after each feed's last token.
@@ -83,6 +105,10 @@ class Decoder:
         """
         if self._graphs is not None and all(len(feed.ids) == 1 for feed in feeds):
             return self._graphs.step([self.place_of(feed) for feed in feeds])
+        return self.read(feeds)
+
+    def read(self, feeds: Sequence[Feed]) -> tuple[torch.Tensor, Scores]:
+        """A step that is not captured."""
         hidden = self._forward(feeds)
         last = np.cumsum([len(feed.ids) for feed in feeds]) - 1
         return hidden, Scores(self.family.logits(hidden[sent(last, hidden.device)]))

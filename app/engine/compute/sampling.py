@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from app.engine.compute import choice
-from app.engine.compute.choice import POISONED, Scores, best_tokens
-from app.engine.compute.kernels import draws, rows
-from app.engine.compute.plain import floats, integers
+from app.engine.compute.choice import POISONED, Draws, Scores, best_tokens
+from app.engine.compute.kernels import rows
+from app.engine.compute.kernels.draws import draw_rows
+from app.engine.compute.plain import floats, integers, sent
 from app.engine.jobs import Sampling
 
 log = logging.getLogger(__name__)
@@ -36,11 +36,14 @@ class Sampler:
     ) -> None:  # fmt: skip
         self.search = search
         self.logprobs = logprobs
-        self.is_changing = bool(
+        is_steered = bool(
             search.repetition_penalty != 1 or search.presence_penalty or search.frequency_penalty
-            or search.logit_bias or search.allowed_ids or search.banned_runs or search.min_tokens or banned
+            or search.logit_bias or search.allowed_ids or search.banned_runs or search.min_tokens
         )  # fmt: skip
+        self.is_changing = is_steered or bool(banned)
         """Whether scores are changed before the choice."""
+        self.is_blind = not is_steered and logprobs is None
+        """Whether it tells tokens only, and none depends on those before: a device may draw many in a row by itself."""
         self._banned = list(banned)
         self._stop_ids = list(stop_ids)
         self._prompt = frozenset(prompt)
@@ -54,9 +57,9 @@ class Sampler:
         else:
             self._generator.manual_seed(search.seed % 2**63)
 
-    def uniform(self) -> float:
-        """The next number of the row's own generator, in [0, 1)."""
-        return float(torch.rand((), generator=self._generator, dtype=torch.float64))
+    def uniforms(self, count: int) -> list[float]:
+        """The next numbers of the row's own generator, in [0, 1)."""
+        return floats(torch.rand(count, generator=self._generator, dtype=torch.float64))
 
     def note(self, token: int) -> None:
         """Remember what was drawn."""
@@ -113,8 +116,7 @@ def draw(samplers: Sequence[Sampler], scores: Scores, forced: Sequence[int | Non
         except Exception:
             log.exception("a row's scores could not be changed as it asked")
             values[place].fill_(math.nan)
-    best = None if changing else scores.best_ids()
-    found = _choose(samplers, values, forced, best)
+    found = _choose(samplers, Scores(values, None if changing else scores.best), forced)
     taken = [chosen if must is None or chosen == POISONED else must for chosen, must in zip(found, forced, strict=True)]
     told = reports.of(taken)
     drawn: list[Drawn | None] = []
@@ -127,21 +129,20 @@ def draw(samplers: Sequence[Sampler], scores: Scores, forced: Sequence[int | Non
     return drawn
 
 
-def _choose(
-    samplers: Sequence[Sampler], values: torch.Tensor, forced: Sequence[int | None], best: list[int] | None
-) -> list[int]:
-    """What each row would draw; POISONED for a row that failed. `best` is what the step found already."""
+def _choose(samplers: Sequence[Sampler], scores: Scores, forced: Sequence[int | None]) -> list[int]:
+    """What each row would draw; POISONED for a row that failed."""
+    values = scores.values
     is_sampled = [one.search.temperature > 0 and must is None for one, must in zip(samplers, forced, strict=True)]
     if values.device.type == "cpu":
         return _choose_here(samplers, values, is_sampled)
-    if best is None:
-        best = integers(best_tokens(values))
+    best = integers(best_tokens(values) if scores.best is None else scores.best)
     places = [place for place, sampled in enumerate(is_sampled) if sampled and best[place] != POISONED]
     if places:
         rows = values if len(places) == len(values) else values[places]
-        searches = [samplers[place].search for place in places]
-        drawn = choice.draw_rows(rows, searches, [samplers[place].uniform() for place in places])
-        for place, token in zip(places, drawn, strict=True):
+        draws = Draws([samplers[place].search for place in places], values.shape[1], values.device)
+        uniforms = np.array([samplers[place].uniforms(1)[0] for place in places])
+        drawn = draws.of(rows, sent(uniforms, values.device))
+        for place, token in zip(places, integers(drawn), strict=True):
             best[place] = token
     return best
 
@@ -152,11 +153,11 @@ def _choose_here(samplers: Sequence[Sampler], values: torch.Tensor, is_sampled: 
     sampled = [place for place, wanted in enumerate(is_sampled) if wanted and found[place] != POISONED]
     if sampled:
         chosen = [samplers[place].search for place in sampled]
-        draws.draw_rows(
+        draw_rows(
             held, np.array(sampled, np.int64), np.array([one.temperature for one in chosen], np.float32),
             np.array([one.top_k for one in chosen], np.int64), np.array([one.top_p for one in chosen], np.float64),
             np.array([one.min_p for one in chosen], np.float32),
-            np.array([samplers[place].uniform() for place in sampled], np.float64), found,
+            np.array([samplers[place].uniforms(1)[0] for place in sampled], np.float64), found,
         )  # fmt: skip
     return found.tolist()
 

@@ -45,6 +45,11 @@ class Row:
         return len(self.prompt) + len(self.produced) - self.fed
 
     @property
+    def left(self) -> int:
+        """Tokens that it may still produce."""
+        return self.job.max_new_tokens - len(self.produced)
+
+    @property
     def usage(self) -> JobUsage:
         """What the row read and produced so far."""
         read = 0 if self.phase is Phase.WAITING else len(self.job.ids)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.engine.compute.choice import POISONED, Scores, best_tokens, draw_rows
+from app.engine.compute.choice import POISONED, Draws, best_tokens
 from app.engine.compute.kernels import draws
 from app.engine.jobs import Sampling
 
@@ -34,7 +34,8 @@ def test_the_same_number_draws_the_same_token(seed: int, searches: list[Sampling
         np.array([one.top_k for one in searches], np.int64), np.array([one.top_p for one in searches], np.float64),
         np.array([one.min_p for one in searches], np.float32), np.array(uniforms, np.float64), expected,
     )  # fmt: skip
-    found = draw_rows(scores, searches, uniforms)
+    numbers = torch.tensor(uniforms, dtype=torch.float64)
+    found = Draws(searches, scores.shape[1], scores.device).of(scores, numbers).tolist()
     for row, (ours, theirs) in enumerate(zip(found, expected.tolist(), strict=True)):
         if ours != theirs:  # a number that falls on the border of two tokens may go to either
             weights = ((scores[row] - scores[row].max()) / searches[row].temperature).exp().double()
@@ -47,4 +48,3 @@ def test_the_same_number_draws_the_same_token(seed: int, searches: list[Sampling
 def test_a_row_that_is_not_finite_has_no_best_token_and_no_other_row_suffers(bad: float) -> None:
     scores = torch.tensor([[0.0, 3.0, 1.0], [0.0, bad, 1.0], [-math.inf, -math.inf, -math.inf], [5.0, -math.inf, 5.0]])
     assert best_tokens(scores).tolist() == [1, POISONED, POISONED, 0]
-    assert Scores(scores).best_ids() is None

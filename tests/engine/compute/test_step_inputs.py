@@ -35,7 +35,7 @@ def test_a_padded_step_scores_as_the_rows_alone(name: str, head: Head, checkpoin
     feeds = [Feed(slot, len(read[slot]), (20 + slot,)) for slot in (3, 0, 2)]
     hidden, scores = decoder.step(feeds)
 
-    inputs = StepInputs(SLOTS, SLOTS, torch.device("cpu"))
+    inputs = StepInputs(SLOTS, SLOTS, 63, torch.device("cpu"))
     views = inputs.views(4)  # made first, written later
     inputs.write([decoder.place_of(feed) for feed in feeds], 4)
     again = decoder.run(*views)

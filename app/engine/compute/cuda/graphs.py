@@ -1,20 +1,27 @@
 """Decode steps of fixed sizes, each captured once as a CUDA graph: a step is one launch instead of some hundreds.
 
 A step of n rows runs in the smallest size that holds it; the rows that are too many write to a slot that nobody has.
-Ids, slots and positions go to the device in one pinned copy, and the best token of each row comes back in another.
+Ids, slots and positions go to the device in one pinned copy. A step leaves the input of the next one behind, each row's
+best token and position, so that several can be started at once (flights).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from app.engine.compute.cache import SingleTokens, StepTokens
 from app.engine.compute.choice import Scores, best_tokens
+from app.engine.compute.cuda import HAS_KERNELS
 from app.engine.compute.cuda.attention import Layout
+from app.engine.compute.cuda.flights import Flight, Picks, Ring
 from app.engine.compute.plain import sent
+from app.engine.compute.sampling import Sampler
+
+if TYPE_CHECKING or HAS_KERNELS:
+    from app.engine.compute.cuda import kernels
 
 SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
 """Rows of the captured steps, as far as there are slots; and one that holds all slots."""
@@ -37,10 +44,11 @@ def sizes_for(slots: int) -> list[int]:
 class StepInputs:
     """The input of a step of up to `rows` rows, in memory that stays where it is."""
 
-    def __init__(self, rows: int, spare_slot: int, device: torch.device) -> None:
+    def __init__(self, rows: int, spare_slot: int, position_max: int, device: torch.device) -> None:
         self._host = torch.zeros(LINES, rows, dtype=torch.long, pin_memory=device.type == "cuda")
         self._array = self._host.numpy()
         self._spare = [[0], [spare_slot], [0], [spare_slot], [0]]
+        self._position_max = position_max
         self.held = torch.zeros_like(self._host, device=device)
 
     def write(self, places: Sequence[Place], size: int) -> None:
@@ -54,27 +62,48 @@ class StepInputs:
         ids, slots, positions, source_slots, source_ends = (line[:size] for line in self.held)
         return ids, SingleTokens(slots, positions), SingleTokens(source_slots, source_ends)
 
+    def advance(self, scores: torch.Tensor) -> torch.Tensor:
+        """The best tokens (rows,) of scores (rows, vocabulary), which become the input of these rows, a position on."""
+        ids, _, positions, *_ = (line[: len(scores)] for line in self.held)
+        if HAS_KERNELS:
+            return kernels.best_tokens(scores.contiguous(), ids, positions, self._position_max)
+        best = best_tokens(scores)
+        self.feed(best)
+        positions.add_(1).clamp_(max=self._position_max)
+        return best
+
+    def feed(self, ids: torch.Tensor) -> None:
+        """Let the first rows feed these ids instead, (rows,); 0 for a row that failed."""
+        torch.clamp(ids, min=0, out=self.held[0, : len(ids)])
+
 
 @dataclass(frozen=True, slots=True)
 class _Captured:
-    graph: torch.cuda.CUDAGraph
+    graph: "torch.cuda.CUDAGraph | Rerun"
     views: tuple[torch.Tensor, StepTokens, StepTokens]
     """What the graph reads must live as long as it does."""
     hidden: torch.Tensor
     scores: torch.Tensor
     best: torch.Tensor
 
+    def run(self, rows: int) -> tuple[torch.Tensor, Scores]:
+        self.graph.replay()
+        return self.hidden[:rows], Scores(self.scores[:rows], self.best[:rows])
+
 
 class StepGraphs:
     """The captured steps of one decoder. Their results hold until the next step."""
 
     def __init__(
-        self, run: Run, logits: Callable[[torch.Tensor], torch.Tensor], *, slots: int, device: torch.device
-    ) -> None:
+        self, run: Run, logits: Callable[[torch.Tensor], torch.Tensor], *, slots: int, positions: int,
+        device: torch.device,
+    ) -> None:  # fmt: skip
         self._run = run
         self._logits = logits
-        self._inputs = StepInputs(slots, slots, device)
-        self._pool = torch.cuda.graph_pool_handle()
+        self._device = device
+        self._inputs = StepInputs(slots, slots, positions - 1, device)
+        self._ring = Ring(slots, device)
+        self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
         self._captured: dict[int, _Captured] = {}
         for size in reversed(sizes_for(slots)):
             self._captured[size] = self._capture(size)
@@ -82,28 +111,45 @@ class StepGraphs:
 
     def step(self, places: Sequence[Place]) -> tuple[torch.Tensor, Scores]:
         """Start a step → the rows' hidden states (rows, width) and scores."""
-        size, rows = next(size for size in self._sizes if size >= len(places)), len(places)
+        return self._written(places).run(len(places))
+
+    def fly(self, places: Sequence[Place], samplers: Sequence[Sampler], banned: Sequence[int], steps: int) -> Flight:
+        """Start a flight of rows whose samplers are blind; `banned` ids are never drawn. No other step meanwhile."""
+        found = self._written(places)
+        picks = Picks(samplers, banned, self._device)
+        return Flight(lambda: found.run(len(places))[1], self._inputs.feed, picks, self._ring, steps)
+
+    def _written(self, places: Sequence[Place]) -> _Captured:
+        size = next(size for size in self._sizes if size >= len(places))
         self._inputs.write(places, size)
-        found = self._captured[size]
-        found.graph.replay()
-        return found.hidden[:rows], Scores(found.scores[:rows], found.best[:rows])
+        return self._captured[size]
 
     def _capture(self, size: int) -> _Captured:
         self._inputs.write([], size)
         views = self._inputs.views(size)
-        best = torch.zeros(size, dtype=torch.long, pin_memory=True)
 
-        def run() -> tuple[torch.Tensor, torch.Tensor]:
+        def run() -> tuple[torch.Tensor, ...]:
             hidden = self._run(*views)
             scores = self._logits(hidden)
-            best.copy_(best_tokens(scores), non_blocking=True)
-            return hidden, scores
+            return hidden, scores, self._inputs.advance(scores)
 
-        graph, (hidden, scores) = captured(run, self._pool)
+        graph, (hidden, scores, best) = captured(run, self._pool, self._device)
         return _Captured(graph, views, hidden, scores, best)
 
 
-Result = TypeVar("Result")
+class Rerun:
+    """In place of a graph on a device that captures none: runs it again, into what it gave the first time."""
+
+    def __init__(self, run: Callable[[], tuple[torch.Tensor, ...]], found: tuple[torch.Tensor, ...]) -> None:
+        self._run = run
+        self._found = found
+
+    def replay(self) -> None:
+        """See torch.cuda.CUDAGraph."""
+        for held, new in zip(self._found, self._run(), strict=True):
+            held.copy_(new)
+
+
 Trunk = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Layout], torch.Tensor]
 """Packed ids, segment ids and positions (tokens,), and where rows end → (tokens, width)."""
 TOKENS = (64, 128, 256, 512, 1024, 1536, 2048, 3072, 4096, 6144, 8192)
@@ -114,7 +160,7 @@ PASSES_MAX = 64
 
 @dataclass(frozen=True, slots=True)
 class _Pass:
-    graph: torch.cuda.CUDAGraph
+    graph: torch.cuda.CUDAGraph | Rerun
     ids: torch.Tensor
     types: torch.Tensor
     places: torch.Tensor
@@ -161,17 +207,22 @@ class TrunkGraphs:
         bounds = torch.zeros(rows + 1, dtype=torch.int32, device=self._device)
         layout = Layout(bounds, bounds, longest, longest)
 
-        def run() -> torch.Tensor:
+        def run() -> tuple[torch.Tensor]:
             row = torch.searchsorted(bounds, places, right=True) - 1
             positions = torch.where(places < bounds[-1], places - bounds[row], 0)
-            return self._trunk(ids, types, positions, layout)
+            return (self._trunk(ids, types, positions, layout),)
 
-        graph, out = captured(run, self._pool)
+        graph, (out,) = captured(run, self._pool, self._device)
         return _Pass(graph, ids, types, places, layout, out)
 
 
-def captured(run: Callable[[], Result], pool: Any) -> tuple[torch.cuda.CUDAGraph, Result]:
+def captured(
+    run: Callable[[], tuple[torch.Tensor, ...]], pool: Any, device: torch.device
+) -> tuple[torch.cuda.CUDAGraph | Rerun, tuple[torch.Tensor, ...]]:
     """A graph of `run` and what it returns, whose memory each replay fills. What `run` reads must outlive the graph."""
+    if device.type != "cuda":
+        found = run()
+        return Rerun(run, found), found
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):

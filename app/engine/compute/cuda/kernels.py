@@ -300,7 +300,7 @@ def _best_of_part(scores, size, of_part, values, ids, COUNT: tl.constexpr, BLOCK
 
 
 @triton.jit
-def _best_of_parts(values, ids, out, size, COUNT: tl.constexpr):
+def _best_of_parts(values, ids, out, size, fed, positions, position_max, COUNT: tl.constexpr, FEEDS: tl.constexpr):
     row = tl.program_id(0)
     lane = tl.arange(0, COUNT)
     found = tl.load(values + row * COUNT + lane)
@@ -308,10 +308,18 @@ def _best_of_parts(values, ids, out, size, COUNT: tl.constexpr):
     best = tl.min(tl.where(found == largest, tl.load(ids + row * COUNT + lane), size), 0)
     is_finite = (largest > float("-inf")) & (largest < float("inf"))
     tl.store(out + row, tl.where(is_finite, best, -1).to(tl.int64))
+    if FEEDS:
+        tl.store(fed + row, tl.where(is_finite, best, 0).to(tl.int64))
+        tl.store(positions + row, tl.minimum(tl.load(positions + row) + 1, position_max))
 
 
-def best_tokens(scores: torch.Tensor) -> torch.Tensor:
-    """See choice.best_tokens; scores (rows, vocabulary) in fp32, contiguous."""
+def best_tokens(
+    scores: torch.Tensor, fed: torch.Tensor | None = None, positions: torch.Tensor | None = None, position_max: int = 0
+) -> torch.Tensor:
+    """See choice.best_tokens; scores (rows, vocabulary) in fp32, contiguous.
+
+    Where `fed` and `positions` (rows,) are given, they become the next step's input: the best tokens, a position on.
+    """
     rows, size = scores.shape
     values = torch.empty(rows, PARTS, dtype=torch.float32, device=scores.device)
     ids = torch.empty(rows, PARTS, dtype=torch.int32, device=scores.device)
@@ -319,5 +327,7 @@ def best_tokens(scores: torch.Tensor) -> torch.Tensor:
     _best_of_part[(rows, PARTS)](
         scores, size, triton.cdiv(size, PARTS), values, ids, COUNT=PARTS, BLOCK=PART_BLOCK, num_warps=4
     )
-    _best_of_parts[(rows,)](values, ids, out, size, COUNT=PARTS, num_warps=1)
+    _best_of_parts[(rows,)](
+        values, ids, out, size, fed, positions, position_max, COUNT=PARTS, FEEDS=fed is not None, num_warps=1
+    )
     return out
