@@ -156,7 +156,9 @@ def test_bfloat16_stays_near_fp32_and_a_captured_step_gives_what_an_eager_one_gi
         prompts = {slot: tuple(5 + (3 * place + slot) % 50 for place in range(1 + 2 * slot)) for slot in range(20)}
         decoder.read_sources([((slot,), ids) for slot, ids in prompts.items()])
         read = {slot: decoder.prompt_of(ids) for slot, ids in prompts.items()}
-        decoder.step([Feed(slot, 0, ids, is_prompt=True) for slot, ids in read.items()])
+        whole = [Feed(slot, 0, ids, is_prompt=True) for slot, ids in read.items()]
+        later = [Feed(slot, len(ids) // 2, ids[len(ids) // 2 :], is_prompt=True) for slot, ids in read.items()]
+        first, second = (decoder.read(prompts)[1].values.clone() for prompts in (whole, later))
         feeds = [Feed(slot, len(ids), (7 + slot,)) for slot, ids in read.items()]
         eager = decoder.step(feeds)[1].values.clone()
         decoder.capture()
@@ -165,6 +167,11 @@ def test_bfloat16_stays_near_fp32_and_a_captured_step_gives_what_an_eager_one_gi
         best = captured.best.tolist()
         torch.testing.assert_close(captured.values, eager, rtol=2e-2, atol=2e-2 * float(eager.std()))
         assert best == captured.values.argmax(-1).tolist()
+        for prompts, expected in ((whole, first), (later, second)):
+            _, again = decoder.read(prompts)
+            torch.testing.assert_close(again.values, expected, rtol=2e-2, atol=2e-2 * float(eager.std()))
+            is_captured = name == "tiny-gpt2" and precision is Precision.BF16
+            assert (again.best is not None) == is_captured
         found[precision] = eager
     apart = (found[Precision.BF16] - found[Precision.FP32]).norm() / found[Precision.FP32].norm()
     assert float(apart) < 3e-2

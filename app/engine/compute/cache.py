@@ -27,6 +27,18 @@ class Span:
     computed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where packed rows begin and end, as flash attention reads it: (rows + 1,) each, and the longest of them."""
+
+    queries: torch.Tensor
+    keys: torch.Tensor
+    longest_query: int
+    longest_key: int
+    places: tuple[torch.Tensor, torch.Tensor] | None = None
+    """Slots and positions of all keys, in the rows' order; None where the step's own tokens are all there are."""
+
+
 class StepTokens:
     """Where the tokens of one step lie, worked out once for all layers."""
 
@@ -57,6 +69,8 @@ class StepTokens:
         self.short = sent(self.short_array, device)
         self.long = sent(np.array(long, np.int64), device) if self.prompts else self.slots[:0]
         """The prompts' tokens."""
+        self.layout: Layout | None = None
+        """Of the prompts; worked out by whoever attends to them so."""
         self._masks: dict[Span, torch.Tensor | None] = {}
 
     def mask(self, span: Span) -> torch.Tensor | None:
@@ -74,6 +88,15 @@ class SingleTokens(StepTokens):
         super().__init__((), slots.device)
         self.slots, self.positions = slots, positions
         self.short = torch.arange(len(slots), device=slots.device)
+
+
+class PromptTokens(StepTokens):
+    """Prompts alone, whose slots, positions (tokens,), layout and `prompts` are written after this was made."""
+
+    def __init__(self, slots: torch.Tensor, positions: torch.Tensor, layout: Layout) -> None:
+        super().__init__((), slots.device)
+        self.slots, self.positions, self.layout = slots, positions, layout
+        self.long = torch.arange(len(slots), device=slots.device)
 
 
 class SlotCache:

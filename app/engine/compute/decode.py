@@ -9,8 +9,10 @@ import torch
 from app.engine.compute.cache import SlotCache, Span, StepTokens
 from app.engine.compute.choice import Scores
 from app.engine.compute.cuda import HAS_KERNELS
+from app.engine.compute.cuda.attention import fits_flash
 from app.engine.compute.cuda.flights import Flight
 from app.engine.compute.cuda.graphs import Place, StepGraphs
+from app.engine.compute.cuda.prompts import PromptGraphs
 from app.engine.compute.families.gpt2 import Gpt2
 from app.engine.compute.families.marian import Marian
 from app.engine.compute.plain import sent
@@ -42,6 +44,7 @@ class Decoder:
         self.source: SlotCache | None = family.new_cache(held) if isinstance(family, Marian) else None
         self.slots = slots
         self._graphs: StepGraphs | None = None
+        self._prompts: PromptGraphs | None = None
         self._sources = [Span(0, 0, 1)] * slots
         """Of each slot, the last token of its source; the beams of a row share one."""
 
@@ -79,7 +82,7 @@ class Decoder:
         return self._graphs is not None
 
     def capture(self) -> None:
-        """Capture the steps in which every row feeds one token, where the device can."""
+        """Capture the steps in which every row feeds one token, and passes over prompts, where the device can."""
         if not self.runs_ahead or (self.family.device.type == "cuda" and not HAS_KERNELS):
             return
         for cache in (self.cache, self.source):
@@ -89,6 +92,12 @@ class Decoder:
             self.run, self.family.logits, slots=self.slots, positions=self.family.positions_max,
             device=self.family.device,
         )  # fmt: skip
+        family, held = self.family, self.cache.keys
+        if isinstance(family, Gpt2) and (not held.is_cuda or fits_flash(held.dtype, held.shape[-1])):
+            self._prompts = PromptGraphs(
+                lambda ids, tokens: family.forward(ids, tokens, self.cache), family.logits, slots=self.slots,
+                positions=family.positions_max, vocabulary=family.vocabulary, device=family.device,
+            )  # fmt: skip
 
     def fly(self, feeds: Sequence[Feed], samplers: Sequence[Sampler], banned: Sequence[int], steps: int) -> Flight:
         """Start some steps, STEPS at most, of rows that feed a token each, of whose samplers all are blind.
@@ -108,7 +117,12 @@ class Decoder:
         return self.read(feeds)
 
     def read(self, feeds: Sequence[Feed]) -> tuple[torch.Tensor, Scores]:
-        """A step that is not captured."""
+        """A step that may begin while a flight is under way."""
+        if self._prompts is not None and all(feed.is_prompt for feed in feeds):
+            spans = [Span(feed.slot, feed.start, len(feed.ids), is_prompt=True) for feed in feeds]
+            found = self._prompts.read(spans, [feed.ids for feed in feeds])
+            if found is not None:
+                return found
         hidden = self._forward(feeds)
         last = np.cumsum([len(feed.ids) for feed in feeds]) - 1
         return hidden, Scores(self.family.logits(hidden[sent(last, hidden.device)]))

@@ -30,5 +30,7 @@ def warm(resident: Resident) -> None:
     if model.slots > 1:
         model.cache.copy_slots([0], [1], 1)
     _, scores = model.step([Feed(0, len(prompt), (0,))])
+    if model.runs_ahead and model.slots > 1:  # what is compiled for a step that no graph holds
+        model.step([Feed(0, len(prompt), (0,)), Feed(1, 0, prompt, is_prompt=True)])
     for search in (Sampling(temperature=0.0), Sampling(top_k=2, top_p=0.9, seed=0)):
         draw([Sampler(search, ids, logprobs=None)], Scores(scores.values.clone()), [None])

@@ -1,14 +1,13 @@
 """Attention on a CUDA device: single tokens by our kernel, whole rows by torch's flash attention, one launch each."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from app.engine.compute.cache import SlotCache, StepTokens
+from app.engine.compute.cache import Layout, SlotCache, StepTokens
 from app.engine.compute.cuda import HAS_KERNELS
 from app.engine.compute.plain import sent
 from app.engine.compute.prompt_attention import attend_each
@@ -29,15 +28,17 @@ def attend_cached(
     out = torch.empty(qkv.shape[0], width, dtype=qkv.dtype, device=qkv.device)
     if len(tokens.short):
         kernels.attend(qkv, tokens.short, tokens.slots, tokens.positions, keys, values, scale, out, stores=True)
-    if not tokens.prompts:
+    if not (tokens.prompts or tokens.layout):
         return out
     is_whole = len(tokens.long) == len(qkv)
-    asking = qkv if is_whole else qkv[tokens.long]
-    kernels.store(asking[:, width:], tokens.slots[tokens.long], tokens.positions[tokens.long], keys, values)
+    asking, slots, positions = qkv, tokens.slots, tokens.positions
+    if not is_whole:
+        asking, slots, positions = (held[tokens.long] for held in (asking, slots, positions))
+    kernels.store(asking[:, width:], slots, positions, keys, values)
     if not has_flash(qkv, heads):
         attend_each(qkv, tokens, keys, values, heads, scale, out)
         return out
-    layout = layout_of(tokens)
+    layout = tokens.layout = tokens.layout or layout_of(tokens)
     held = asking[:, width:] if layout.places is None else kernels.gather(keys, values, *layout.places)
     found = _flash(asking[:, :width], held, layout, heads, scale, is_causal=True)
     if is_whole:
@@ -46,21 +47,8 @@ def attend_cached(
     return out
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Where packed rows begin and end, as flash attention reads it: (rows + 1,) each, and the longest of them."""
-
-    queries: torch.Tensor
-    keys: torch.Tensor
-    longest_query: int
-    longest_key: int
-    places: tuple[torch.Tensor, torch.Tensor] | None = None
-    """Slots and positions of all keys, in the rows' order; None where the step's own tokens are all there are."""
-
-
-@lru_cache(maxsize=2)
 def layout_of(tokens: StepTokens) -> Layout:
-    """The prompts of a step; every layer asks for the same."""
+    """The prompts of a step."""
     device, spans = tokens.slots.device, [span for _, span in tokens.prompts]
     counts, ends = [span.count for span in spans], [span.start + span.count for span in spans]
     queries = bounds_of(counts, device)
@@ -97,8 +85,12 @@ def attend_rows(qkv: torch.Tensor, layout: Layout, heads: int, scale: float) -> 
 
 def has_flash(qkv: torch.Tensor, heads: int) -> bool:
     """Whether torch's flash attention takes these numbers and heads."""
-    head_dim = qkv.shape[1] // 3 // heads
-    return qkv.is_cuda and qkv.dtype is torch.bfloat16 and head_dim % 8 == 0 and head_dim <= FLASH_WIDTH_MAX
+    return qkv.is_cuda and fits_flash(qkv.dtype, qkv.shape[1] // 3 // heads)
+
+
+def fits_flash(dtype: torch.dtype, head_dim: int) -> bool:
+    """The same of a model's numbers and the width of its heads, on a CUDA device."""
+    return dtype is torch.bfloat16 and head_dim % 8 == 0 and head_dim <= FLASH_WIDTH_MAX
 
 
 def _flash(

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from app.engine.compute.cache import SingleTokens, StepTokens
+from app.engine.compute.cache import Layout, SingleTokens, StepTokens
 from app.engine.compute.choice import Scores, best_tokens
 from app.engine.compute.cuda import HAS_KERNELS
-from app.engine.compute.cuda.attention import Layout
 from app.engine.compute.cuda.flights import Flight, Picks, Ring
 from app.engine.compute.plain import sent
 from app.engine.compute.sampling import Sampler

@@ -248,7 +248,7 @@ def linear_few(
     return out
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])  # else another number of rows may have it compiled anew, in mid-work
 def _scores(
     x, weight, out, rows, inputs, outputs, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr
 ):  # fmt: skip

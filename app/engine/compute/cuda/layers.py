@@ -13,8 +13,9 @@ if TYPE_CHECKING or HAS_KERNELS:
 
 
 IN_EPILOGUE = (GELU, GELU_TANH, RELU)
-FEW_ROWS = 4
-"""Up to so many rows a product is a matter of reading the weights, and our kernel begins before its input is there."""
+FEW_ROWS = (1, 2, 4)
+"""With so few rows a product is a matter of reading the weights, and our kernel begins before its input is there. Each
+number is compiled by itself; that of 3 would be when 3 rows come for the first time."""
 
 
 class CudaLinear(PlainLinear):
@@ -27,7 +28,7 @@ class CudaLinear(PlainLinear):
         form, apart by less than bfloat16 can tell."""
         if x.dtype is not torch.bfloat16 or (act is not None and act not in IN_EPILOGUE):
             return super().__call__(x, act, add)
-        if HAS_KERNELS and x.shape[0] <= FEW_ROWS and x.shape[1] <= kernels.LANES_MAX:
+        if HAS_KERNELS and x.shape[0] in FEW_ROWS and x.shape[1] <= kernels.LANES_MAX:
             y = kernels.linear_few(x, self.weight, self.bias, act.number if act else 0, x.dtype)
         elif act is None or self.bias is None:
             return super().__call__(x, act, add)
@@ -41,7 +42,7 @@ class CudaLinear(PlainLinear):
             return self(x).float()
         if not HAS_KERNELS:
             found = torch.mm(x, self.weight.T, out_dtype=torch.float32)
-        elif x.shape[0] <= FEW_ROWS and x.shape[1] <= kernels.LANES_MAX:
+        elif x.shape[0] in FEW_ROWS and x.shape[1] <= kernels.LANES_MAX:
             return kernels.linear_few(x, self.weight, self.bias, 0, torch.float32)
         else:
             found = kernels.scores(x, self.weight)
