@@ -10,12 +10,13 @@ from app.clock import Clock
 from app.engine.client import LaneStats
 from app.engine.compute.beams import Beams, Candidate, inherit, search
 from app.engine.compute.choice import POISONED, Scores
-from app.engine.compute.cuda.flights import STEPS, Flight
-from app.engine.compute.decode import Decoder, Feed
+from app.engine.compute.cuda.flights import NOTHING, STEPS, Flight
+from app.engine.compute.decode import Decoder
 from app.engine.compute.models import Resident
 from app.engine.compute.prompts import score_prompt
 from app.engine.compute.sampling import Sampler, draw
 from app.engine.events import Event, FailedEvent, FinishedEvent, FinishReason, PromptEvent, TokenEvent
+from app.engine.flying import Party, feeds_of, party_of, some_rows
 from app.engine.jobs import BeamSearch, DecodeJob, Job
 from app.engine.lane import Lane
 from app.engine.schedule.plan import RowStep, StepPlan, plan_step
@@ -103,59 +104,62 @@ class DecodeLane(Lane):
         return True
 
     def _run(self, plan: StepPlan) -> None:
-        """Feed what is planned, and take what comes of it. Rows that fly are the device's first work."""
+        """Feed what is planned, and take what comes of it."""
         began_s = self._clock.monotonic_s()
-        flown = self._flown(plan)
-        rest = plan[len(flown) :]
-        feeds = [feed for step in rest for feed in feeds_of(step.row, step.count, self._choosers)]
-        flight = self._fly(flown) if flown else None
-        found = self.decoder.step(feeds) if flight is None else self.decoder.read(feeds) if rest else None
+        party = party_of(plan, self._choosers) if self.decoder.flies else None
+        if party is not None:
+            self._fly(plan, party, began_s)
+            return
+        feeds = [feed for step in plan for feed in feeds_of(step.row, step.count, self._choosers)]
+        hidden, scores = self.decoder.step(feeds)
         if self.decoder.runs_ahead:
             self._flush()  # what the last step found goes out while the device works
-        if flight is not None:
-            began_s = self._follow(flown, flight, began_s, is_alone=not rest)
-        if found is not None:
-            hidden, scores = found
-            self._score_prompts(rest, hidden)
-            self._apply(rest, scores)
-            spent_s = self._clock.monotonic_s() - began_s
-            self.tally.step(rows=len(rest), tokens=sum(step.count for step in rest), seconds=spent_s)
+        self._score_prompts(plan, hidden)
+        self._apply(plan, scores)
+        self._tally(plan, began_s)
 
-    def _flown(self, plan: StepPlan) -> list[Row]:
-        """The rows that decode, which the plan names first, if a device can go on with them by itself; else none."""
-        if not self.decoder.flies:
-            return []
-        rows = [step.row for step in plan if step.row.phase is Phase.DECODING]
-        choosers = [self._choosers[row.job.id] for row in rows]
-        if max((row.left for row in rows), default=0) < 2:
-            return []
-        return rows if all(isinstance(one, Sampler) and one.is_blind for one in choosers) else []
+    def _fly(self, plan: StepPlan, party: Party, began_s: float) -> None:
+        """Start the prompts and then the flight, with those whose prompts these were; then take what comes."""
+        read = [step for step in plan if step.row.phase is Phase.PREFILLING]
+        joining = [place for place, step in enumerate(read) if step in party.joining]
+        others = [place for place, step in enumerate(read) if step not in party.joining]
+        feeds = [feed for step in read for feed in feeds_of(step.row, step.count, self._choosers)]
+        hidden, scores = self.decoder.read(feeds) if read else (None, None)
+        flight = self.decoder.fly(
+            party.feeds, party.samplers, self.resident.banned, min(STEPS, party.steps),
+            first=some_rows(scores, joining) if scores is not None and joining else None,
+        )  # fmt: skip
+        self._flush()
+        if hidden is not None:
+            self._score_prompts(read, hidden)
+        for step in party.joining:
+            step.row.phase = Phase.DECODING
+            step.row.fed = len(step.row.prompt) - 1
+        self._follow(party, flight, began_s, is_alone=not others)
+        if scores is not None and others:
+            began_s = self._clock.monotonic_s()
+            self._apply([read[place] for place in others], some_rows(scores, others))
+            self._tally([read[place] for place in others], began_s)
 
-    def _fly(self, rows: Sequence[Row]) -> Flight:
-        feeds = [feed for row in rows for feed in feeds_of(row, 1, self._choosers)]
-        samplers = [chooser for row in rows if isinstance(chooser := self._choosers[row.job.id], Sampler)]
-        return self.decoder.fly(feeds, samplers, self.resident.banned, min(STEPS, max(row.left for row in rows)))
-
-    def _follow(self, rows: Sequence[Row], flight: Flight, began_s: float, *, is_alone: bool) -> float:
-        """Take the tokens of a flight as they come, and let it go on while nobody but its rows is there.
-
-        Returns when its last step ended.
-        """
+    def _follow(self, party: Party, flight: Flight, began_s: float, *, is_alone: bool) -> None:
+        """Take the tokens of a flight as they come, and let it go on while nobody but its rows is there."""
         forced = self.resident.forced_last_id
         for ids in flight:
             is_alone = is_alone and POISONED not in ids
             if is_alone and flight.left == 1:
-                flight.go_on(self._more(rows, flight))
+                flight.go_on(self._more(party.rows, flight))
             now_s = self._clock.monotonic_s()
-            running = [(row, token) for row, token in zip(rows, ids, strict=True) if row.phase is Phase.DECODING]
-            self.tally.step(rows=len(running), tokens=len(running), seconds=now_s - began_s)
+            told = [
+                (row, token) for row, token in zip(party.rows, ids, strict=True)
+                if row.phase is Phase.DECODING and token != NOTHING
+            ]  # fmt: skip
+            self.tally.step(rows=len(told), tokens=len(told), seconds=now_s - began_s)
             began_s = now_s
-            for row, token in running:
+            for row, token in told:
                 row.fed += 1
                 is_last = row.left == 1 and token != POISONED
                 self._produce(row, forced if is_last and forced is not None else token, now_s)
             self._flush()
-        return began_s
 
     def _more(self, rows: Sequence[Row], flight: Flight) -> int:
         """How many steps a flight goes on for, of which one step was just read and one is under way."""
@@ -163,6 +167,10 @@ class DecodeLane(Lane):
         if flight.is_long or 2 * len(going) < len(rows) or self.waiting or self._is_called():
             return 0
         return max(0, min(STEPS, max(going, default=0)))
+
+    def _tally(self, plan: Sequence[RowStep], began_s: float) -> None:
+        spent_s = self._clock.monotonic_s() - began_s
+        self.tally.step(rows=len(plan), tokens=sum(step.count for step in plan), seconds=spent_s)
 
     def _seat(self) -> None:
         """Give slots to waiting jobs in fair order while there are any."""
@@ -226,7 +234,7 @@ class DecodeLane(Lane):
                         self._emit(PromptEvent(job_id=row.job.id, logprobs=found.logprobs, top=found.top))
             place += step.count if is_prompt else len(row.slots)
 
-    def _apply(self, plan: StepPlan, scores: Scores) -> None:
+    def _apply(self, plan: Sequence[RowStep], scores: Scores) -> None:
         """Advance each row that has fed all it had: sampled rows together, then each row's beams."""
         place = 0
         sampled: list[tuple[Row, int]] = []
@@ -350,22 +358,3 @@ class DecodeLane(Lane):
 def slots_needed(job: Job) -> int:
     """Cache places that a job takes: one, or one a beam."""
     return job.search.beams if isinstance(job, DecodeJob) and isinstance(job.search, BeamSearch) else 1
-
-
-def some_rows(scores: Scores, places: list[int]) -> Scores:
-    """The scores of the rows `places`; the very same when these are all of them."""
-    if places == list(range(len(scores.values))):
-        return scores
-    return Scores(scores.values[places])
-
-
-def feeds_of(row: Row, count: int, choosers: dict[str, Sampler | Beams]) -> list[Feed]:
-    """What a planned step feeds: the next `count` tokens of the row, or the last token of each of its beams."""
-    chooser = choosers[row.job.id]
-    if isinstance(chooser, Beams) and row.phase is Phase.DECODING:
-        return [Feed(s, row.fed, (tokens[-1],)) for s, tokens in zip(row.slots, chooser.sequences, strict=True)]
-    if row.fed < len(row.prompt):
-        ids = (*row.prompt[row.fed : row.fed + count], *row.produced[: max(0, row.fed + count - len(row.prompt))])
-    else:
-        ids = tuple(row.produced[row.fed - len(row.prompt) : row.fed - len(row.prompt) + count])
-    return [Feed(row.slots[0], row.fed, ids, is_prompt=row.phase is not Phase.DECODING)]

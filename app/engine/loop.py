@@ -63,7 +63,7 @@ class EngineLoop:
     def _flush_soon(self) -> None:
         """The same where steps are shorter than a message is worth: FLUSH_S apart, a job's tokens together."""
         now_s = self._clock.monotonic_s()
-        if now_s - self._flushed_s >= FLUSH_S:
+        if self._events and now_s - self._flushed_s >= FLUSH_S:
             self._flushed_s = now_s
             self._flush()
 

@@ -14,13 +14,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.clock import SystemClock
-from app.engine.client import EngineClient
+from app.engine.client import EngineClient, LoadedModel
 from app.engine.compute import decode
 from app.engine.compute.cuda import flights
 from app.engine.compute.cuda.flights import STEPS, Flight
 from app.engine.events import Event, FailedEvent, FinishedEvent, FinishReason
 from app.engine.jobs import DecodeJob, Head, ModelSpec, Precision, Sampling
+from app.engine.loop import EngineLoop
+from app.engine.messages import Close, Load, Submit
 from app.engine.transports.inline import InlineEngine
+from app.errors import TollgateError
 from tests.engine.test_traffic import (
     ARRIVAL,
     GREEDY,
@@ -37,6 +40,7 @@ from tests.engine.test_traffic import (
     run,
     tokens_of,
 )
+from tests.fixtures.clock import TurnedClock
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 STORY = DecodeJob(
@@ -178,3 +182,26 @@ async def test_a_cancel_is_heard_within_one_start(engine: EngineClient, alone: l
     events = await collect(engine, replace(STORY, id="cancelled"), cancel_at=3)
     assert len(tokens_of(events)) < STORY.max_new_tokens
     assert tokens_of(events) == tokens_of(alone[-1])[: len(tokens_of(events))]
+
+
+async def test_the_first_token_waits_for_no_other(
+    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode, "RUN_AHEAD", {"cpu"})
+    clock = TurnedClock()  # stands still: no later token is worth a message of its own
+    batches: list[list[Event]] = []
+    loaded: list[LoadedModel | TollgateError] = []
+
+    def emit(events: list[Event]) -> None:
+        batches.append(events)
+        if isinstance(events[-1], FinishedEvent):
+            loop.inbox.put(Close())
+
+    loop = EngineLoop(settings=SETTINGS, clock=clock, emit_batch=emit)
+    loop.inbox.put(
+        Load(ModelSpec(id="tiny-gpt2", folder=str(checkpoints["tiny-gpt2"]), head=Head.GENERATE), loaded.append)
+    )
+    loop.inbox.put(Submit(STORY))
+    await asyncio.to_thread(loop.run)
+    assert isinstance(loaded[0], LoadedModel)
+    assert [len(tokens_of(events)) for events in batches] == [1, STORY.max_new_tokens - 1]

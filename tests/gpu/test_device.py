@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelF
 from app.clock import SystemClock
 from app.engine.client import EngineClient
 from app.engine.compute import cuda
+from app.engine.compute.choice import Draws
 from app.engine.compute.decode import Decoder, Feed
 from app.engine.compute.families.bert import Bert
 from app.engine.compute.models import load_model
@@ -123,6 +124,20 @@ async def test_log_probabilities_and_penalties_are_those_of_the_cpu(
         if isinstance(mine, TokenEvent) and isinstance(other, TokenEvent):
             assert mine.logprobs == pytest.approx(other.logprobs, abs=1e-3)
             assert [i for i, _ in mine.top[0]] == [i for i, _ in other.top[0]]
+
+
+@torch.inference_mode()
+def test_the_device_draws_what_the_cpu_draws() -> None:
+    draw = torch.Generator().manual_seed(5)
+    scores = torch.randn(64, 50_257, generator=draw) * 3
+    uniforms = torch.rand(64, generator=draw, dtype=torch.float64)
+    for top_p in (1.0, 0.9):
+        searches = [Sampling(temperature=0.5 + row / 40, min_p=0.01 * (row % 3), top_p=top_p) for row in range(64)]
+        found = [
+            Draws(searches, scores.shape[1], device).of(scores.to(device), uniforms.to(device)).tolist()
+            for device in (torch.device("cpu"), torch.device("cuda"))
+        ]
+        assert sum(here != there for here, there in zip(*found, strict=True)) <= 1, "a number may fall on a border"
 
 
 @on_loop

@@ -42,8 +42,8 @@ class Draws:
 
     def __init__(self, searches: Sequence[Sampling], vocabulary: int, device: torch.device) -> None:
         numbers = np.array([(one.temperature, one.top_k or vocabulary, one.top_p, one.min_p) for one in searches])
-        self._temperature, top_k, self._top_p, min_p = sent(numbers.T.copy(), device)[..., None]
-        self._top_k, self._min_p = top_k.long(), min_p.float()
+        temperature, top_k, self._top_p, min_p = sent(numbers.T.copy(), device)[..., None]
+        self._temperature, self._top_k, self._min_p = temperature.float(), top_k.long(), min_p.float()
         self._cuts = any(one.top_k or one.top_p < 1 for one in searches)
         self._places = torch.arange(vocabulary, device=device)
 
@@ -52,7 +52,9 @@ class Draws:
 
         A row's scores must be finite or -infinity, and the best of them finite; else its id means nothing.
         """
-        weights = ((scores - scores.amax(-1, keepdim=True)) / self._temperature.float()).exp()
+        if scores.is_cuda and HAS_KERNELS and not self._cuts:
+            return kernels.draw(scores.contiguous(), self._temperature, self._min_p, uniforms.contiguous())
+        weights = ((scores - scores.amax(-1, keepdim=True)) / self._temperature).exp()
         if self._cuts:
             weights = _cut(weights, self._top_k, self._top_p)
         weights = weights.where(weights >= self._min_p, 0.0)

@@ -99,13 +99,17 @@ class Decoder:
                 positions=family.positions_max, vocabulary=family.vocabulary, device=family.device,
             )  # fmt: skip
 
-    def fly(self, feeds: Sequence[Feed], samplers: Sequence[Sampler], banned: Sequence[int], steps: int) -> Flight:
+    def fly(
+        self, feeds: Sequence[Feed], samplers: Sequence[Sampler], banned: Sequence[int], steps: int,
+        first: Scores | None = None,
+    ) -> Flight:  # fmt: skip
         """Start some steps, STEPS at most, of rows that feed a token each, of whose samplers all are blind.
 
-        While steps of it are unread only `read` may be called.
+        `first` are the scores of the last of the rows: what is drawn from these is told first, and is what they feed.
+        `banned` ids are never drawn. While steps of the flight are unread nothing else may be run.
         """
         assert self._graphs is not None, "only captured steps fly. This is a bug."
-        return self._graphs.fly([self.place_of(feed) for feed in feeds], samplers, banned, steps)
+        return self._graphs.fly([self.place_of(feed) for feed in feeds], samplers, banned, steps, first)
 
     def step(self, feeds: Sequence[Feed]) -> tuple[torch.Tensor, Scores]:
         """One forward → hidden states (tokens, width) in the feeds' order, and scores after each feed's last token.
@@ -117,7 +121,7 @@ class Decoder:
         return self.read(feeds)
 
     def read(self, feeds: Sequence[Feed]) -> tuple[torch.Tensor, Scores]:
-        """A step that may begin while a flight is under way."""
+        """A step, of prompts or not, that a flight may follow at once."""
         if self._prompts is not None and all(feed.is_prompt for feed in feeds):
             spans = [Span(feed.slot, feed.start, len(feed.ids), is_prompt=True) for feed in feeds]
             found = self._prompts.read(spans, [feed.ids for feed in feeds])

@@ -15,6 +15,8 @@ from app.engine.compute.sampling import Sampler
 
 STEPS = 8
 """Started at once. New rows, and whoever cancels, wait so long."""
+NOTHING = -2
+"""In place of a token, where a row had none to tell in a step."""
 STEPS_MAX = 256
 """Of a flight that goes on while nobody else wants the device."""
 
@@ -76,20 +78,32 @@ class Picks:
             best[self._places] = torch.where(found == POISONED, POISONED, drawn)
         return best
 
+    def first(self, scores: Scores) -> torch.Tensor:
+        """The ids (rows,) of a single step."""
+        self.prepare(1)
+        picked = self.of(scores, 0)
+        if picked is not None:
+            return picked
+        return best_tokens(scores.values) if scores.best is None else scores.best
+
 
 class Flight:
     """Iterating gives each step's tokens in turn, POISONED for a row that failed; waits for them."""
 
     def __init__(
         self, step: Callable[[], Scores], feed: Callable[[torch.Tensor], None], picks: Picks, ring: Ring,
-        steps: int,
+        steps: int, first: torch.Tensor | None = None,
     ) -> None:  # fmt: skip
+        """`first` (rows,) is told before the steps' tokens."""
         self._step = step
         self._feed = feed
         self._picks = picks
         self._ring = ring
         self._started = 0
         self._read = 0
+        if first is not None:
+            ring.take(0, first)
+            self._started = 1
         self.go_on(steps)
 
     @property

@@ -15,7 +15,7 @@ import torch
 from app.engine.compute.cache import Layout, SingleTokens, StepTokens
 from app.engine.compute.choice import Scores, best_tokens
 from app.engine.compute.cuda import HAS_KERNELS
-from app.engine.compute.cuda.flights import Flight, Picks, Ring
+from app.engine.compute.cuda.flights import NOTHING, Flight, Picks, Ring
 from app.engine.compute.plain import sent
 from app.engine.compute.sampling import Sampler
 
@@ -71,9 +71,9 @@ class StepInputs:
         positions.add_(1).clamp_(max=self._position_max)
         return best
 
-    def feed(self, ids: torch.Tensor) -> None:
-        """Let the first rows feed these ids instead, (rows,); 0 for a row that failed."""
-        torch.clamp(ids, min=0, out=self.held[0, : len(ids)])
+    def feed(self, ids: torch.Tensor, place: int = 0) -> None:
+        """Let the rows from `place` on feed these ids instead, (rows,); 0 for a row that failed."""
+        torch.clamp(ids, min=0, out=self.held[0, place : place + len(ids)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +112,21 @@ class StepGraphs:
         """Start a step → the rows' hidden states (rows, width) and scores."""
         return self._written(places).run(len(places))
 
-    def fly(self, places: Sequence[Place], samplers: Sequence[Sampler], banned: Sequence[int], steps: int) -> Flight:
-        """Start a flight of rows whose samplers are blind; `banned` ids are never drawn. No other step meanwhile."""
+    def fly(
+        self, places: Sequence[Place], samplers: Sequence[Sampler], banned: Sequence[int], steps: int,
+        first: Scores | None,
+    ) -> Flight:  # fmt: skip
+        """Start a flight; see Decoder.fly. No other step meanwhile."""
+        told: torch.Tensor | None = None
+        running = len(places) - (0 if first is None else len(first.values))
+        if first is not None:
+            ids = Picks(samplers[running:], banned, self._device).first(first)
+            told = torch.cat([torch.full((running,), NOTHING, device=self._device), ids])
         found = self._written(places)
+        if told is not None:
+            self._inputs.feed(told[running:], running)
         picks = Picks(samplers, banned, self._device)
-        return Flight(lambda: found.run(len(places))[1], self._inputs.feed, picks, self._ring, steps)
+        return Flight(lambda: found.run(len(places))[1], self._inputs.feed, picks, self._ring, steps, told)
 
     def _written(self, places: Sequence[Place]) -> _Captured:
         size = next(size for size in self._sizes if size >= len(places))

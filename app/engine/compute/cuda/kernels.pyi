@@ -31,3 +31,6 @@ def best_tokens(
     positions: torch.Tensor | None = None,
     position_max: int = 0,
 ) -> torch.Tensor: ...
+def draw(
+    scores: torch.Tensor, temperatures: torch.Tensor, least: torch.Tensor, uniforms: torch.Tensor
+) -> torch.Tensor: ...

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from app.engine.compute.cache import Layout, PromptTokens, Span
+from app.engine.compute.cache import Array, Layout, PromptTokens, Span
 from app.engine.compute.choice import Scores, best_tokens
 from app.engine.compute.cuda.graphs import captured
 
@@ -81,14 +81,17 @@ class PromptInputs:
 
 def parts_of(whole: torch.Tensor, sizes: Sequence[int]) -> list[torch.Tensor]:
     """Views of `whole` (sum of sizes,), one after the other."""
-    ends = accumulate(sizes)
-    return [whole.narrow(0, end - size, size) for end, size in zip(ends, sizes, strict=True)]
+    found: list[torch.Tensor] = []
+    for end, size in zip(accumulate(sizes), sizes, strict=True):
+        found.append(whole[end - size : end])
+    return found
 
 
-def counted(starts: np.ndarray[Any, Any], counts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def counted(starts: Array, counts: Array) -> Array:
     """For each row its start, the number after that, … `counts` of them, one row after the other."""
-    firsts = np.cumsum(counts) - counts
-    return np.arange(counts.sum()) - np.repeat(firsts - starts, counts)
+    firsts: Array = np.cumsum(counts) - counts
+    order: Array = np.arange(int(counts.sum()))
+    return order - np.repeat(firsts - starts, counts)
 
 
 class PromptGraphs:
