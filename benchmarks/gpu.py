@@ -217,7 +217,10 @@ def engines() -> list[Figure]:
                    f"{theirs_s / ours_s:.2f} × generate; {1e3 * ours_s / PRODUCED:.3f} ms a step"),
             Figure(f"{name}: transformers generate", streams * PRODUCED / theirs_s, "tokens/s"),
         ]  # fmt: skip
-    for name, search in {"at temperature 0.8": Sampling(temperature=0.8), "and top_p 0.9": Sampling(temperature=0.8, top_p=0.9)}.items():
+    for name, search in {
+        "at temperature 0.8": Sampling(temperature=0.8),
+        "and top_p 0.9": Sampling(temperature=0.8, top_p=0.9),
+    }.items():
         spent_s = statistics.median(asyncio.run(engine_seconds(decode_jobs(64, search), "gpt2", 64)))
         found.append(Figure(f"GPT-2, 64 streams {name}: engine", 64 * PRODUCED / spent_s, "tokens/s"))
     spent_s = statistics.median(asyncio.run(engine_seconds(queued_jobs, "gpt2", 64)))
