@@ -12,7 +12,7 @@ from app.engine.compute.plain import sent
 from app.engine.jobs import Sampling
 
 if TYPE_CHECKING or HAS_KERNELS:
-    from app.engine.compute.cuda import kernels
+    from app.engine.compute.cuda import draws
 
 POISONED = -1
 """In place of a token, where scores are not finite."""
@@ -31,7 +31,7 @@ class Scores:
 def best_tokens(scores: torch.Tensor) -> torch.Tensor:
     """(rows, vocabulary) → each row's best token, (rows,); POISONED where the best score is not finite."""
     if scores.is_cuda and HAS_KERNELS:
-        return kernels.best_tokens(scores.contiguous())
+        return draws.best_tokens(scores.contiguous())
     found = scores.max(-1)
     return torch.where(found.values.isfinite(), found.indices, POISONED)
 
@@ -53,7 +53,7 @@ class Draws:
         A row's scores must be finite or -infinity, and the best of them finite; else its id means nothing.
         """
         if scores.is_cuda and HAS_KERNELS and not self._cuts:
-            return kernels.draw(scores.contiguous(), self._temperature, self._min_p, uniforms.contiguous())
+            return draws.draw(scores.contiguous(), self._temperature, self._min_p, uniforms.contiguous())
         weights = ((scores - scores.amax(-1, keepdim=True)) / self._temperature).exp()
         if self._cuts:
             weights = _cut(weights, self._top_k, self._top_p)

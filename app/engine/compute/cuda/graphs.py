@@ -20,7 +20,7 @@ from app.engine.compute.plain import sent
 from app.engine.compute.sampling import Sampler
 
 if TYPE_CHECKING or HAS_KERNELS:
-    from app.engine.compute.cuda import kernels
+    from app.engine.compute.cuda import draws
 
 SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
 """Rows of the captured steps, as far as there are slots; and one that holds all slots."""
@@ -65,7 +65,7 @@ class StepInputs:
         """The best tokens (rows,) of scores (rows, vocabulary), which become the input of these rows, a position on."""
         ids, _, positions, *_ = (line[: len(scores)] for line in self.held)
         if HAS_KERNELS:
-            return kernels.best_tokens(scores.contiguous(), ids, positions, self._position_max)
+            return draws.best_tokens(scores.contiguous(), ids, positions, self._position_max)
         best = best_tokens(scores)
         self.feed(best)
         positions.add_(1).clamp_(max=self._position_max)
