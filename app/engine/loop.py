@@ -11,6 +11,7 @@ from app.engine.client import EngineStats, LoadedModel
 from app.engine.compute.decode import Decoder
 from app.engine.compute.kernels import set_threads
 from app.engine.compute.models import Resident, load_model
+from app.engine.compute.residence import give_back
 from app.engine.compute.warm import warm
 from app.engine.decoding import DecodeLane
 from app.engine.encoding import EncodeLane
@@ -131,6 +132,7 @@ class EngineLoop:
             return ModelUnavailable()
         self._drop_lane(spec.id, ModelUnavailable())
         self._lanes[spec.id] = self._lane(resident)
+        give_back()
         return resident.loaded
 
     def _lane(self, resident: Resident) -> DecodeLane | EncodeLane:
@@ -153,6 +155,8 @@ class EngineLoop:
         lane = self._lanes.pop(name, None)
         if lane is not None:
             lane.drop(error)
+            del lane
+            give_back()
 
     def _step(self) -> bool:
         """One step of every lane; False when there was nothing to do."""

@@ -10,6 +10,7 @@ from app.engine.client import LoadedModel
 from app.engine.compute.decode import Decoder
 from app.engine.compute.families import bert, gpt2, marian
 from app.engine.compute.families.bert import Bert
+from app.engine.compute.residence import gather
 from app.engine.compute.weights import Weights, read_config, read_tensors
 from app.engine.jobs import Head, ModelSpec, Precision
 from app.errors import SourceError, VerificationFailed
@@ -51,7 +52,10 @@ def load_model(spec: ModelSpec, *, slots: int, device: str) -> Resident:
         raise VerificationFailed(
             f"{folder / 'config.json'} has no {missing}; it is not a {kind} checkpoint"
         ) from missing
-    weight_bytes = sum(t.numel() * t.element_size() for t in tensors_of(found))
+    weights = tensors_of(found)
+    weight_bytes = sum(tensor.nbytes for tensor in weights)
+    if place.type == "cpu":
+        gather(weights)
     model = found if isinstance(found, Bert) else Decoder(found, slots=slots)
     cache_bytes = model.memory_bytes if isinstance(model, Decoder) else 0
     loaded = LoadedModel(

@@ -81,7 +81,10 @@ class Weights:
         return any(prefix + name in self._tensors for prefix in self._prefixes)
 
     def take(self, name: str, *shape: int) -> torch.Tensor:
-        """The tensor `name` of exactly `shape`, contiguous. Raises VerificationFailed when absent or misshapen."""
+        """A copy of the tensor `name` of exactly `shape`. Raises VerificationFailed when absent or misshapen.
+
+        What was read is the mapped file itself: one tensor kept of it would keep all of it in memory.
+        """
         for prefix in self._prefixes:
             found = self._tensors.get(prefix + name)
             if found is not None:
@@ -89,7 +92,7 @@ class Weights:
                     raise VerificationFailed(
                         f"tensor {prefix + name} has the shape {tuple(found.shape)}, config.json says {shape}"
                     )
-                return found.to(device=self.device, dtype=self.working).contiguous()
+                return found.to(device=self.device, dtype=self.working, copy=True).contiguous()
         raise VerificationFailed(f"the checkpoint has no tensor {name}; it does not belong to this config.json")
 
     def linear(
