@@ -1,11 +1,9 @@
 """The same work on all engines in alternation (A B C A B C …), so that what disturbs the machine disturbs all."""
 
-import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from benchmarks.measure import Sample
 from benchmarks.processes import Worker
@@ -14,7 +12,7 @@ from benchmarks.workloads import make_work
 
 OURS, HTTP, UNMETERED = "tollgate-engine", "tollgate-http", "tollgate-unmetered"
 STATIC = "ctranslate2-int8"
-LOADS = (0.3, 0.5, 0.7, 0.9, 1.1)
+LOADS = (0.5, 0.7, 0.9, 1.1)
 LOAD_OF_THE_GOAL = 0.7
 EVERY = ("tollgate-engine-int8", "tollgate-engine-bf16", "tollgate-engine-fp32", "ctranslate2-int8",
          "ctranslate2-fp32", "transformers-bf16", "transformers-fp32")  # fmt: skip
@@ -59,16 +57,17 @@ class Results:
         names = [f"{kind}-{precision}" for precision in PRECISIONS]
         return next((name for name in names if self.of(work, name)), None)
 
-    def as_json(self) -> dict[str, Any]:
-        """Raw, for a file."""
-        return dataclasses.asdict(self)
-
 
 class Measurement:
-    """Runs works on workers and keeps what came. `say` receives one line for each step."""
+    """Runs works on workers and keeps what came. `say` receives one line for each step, `keep` what there is so far."""
 
-    def __init__(self, *, rounds: int, scale: str, size: str, engines: Sequence[str], say: Callable[[str], None]):
+    def __init__(
+        self, *, rounds: int, scale: str, size: str, engines: Sequence[str], say: Callable[[str], None],
+        keep: Callable[[Results], object], loads: Sequence[float] = LOADS,
+    ) -> None:  # fmt: skip
         self.results = Results()
+        self._loads = loads
+        self._keep = keep
         self._rounds = rounds
         self._scale = scale
         self._size = size
@@ -98,19 +97,18 @@ class Measurement:
                 self._refuse(name, worker.engine, why)
                 workers.remove(worker)
         if make_work(name, self._scale).name == "gpt2-poisson":
-            self._loads(name, workers)
+            self._arrivals(name, workers)
         else:
             self._rounds_of(name, name, workers, None, self._rounds)
 
-    def _loads(self, name: str, workers: list[Worker]) -> None:
+    def _arrivals(self, name: str, workers: list[Worker]) -> None:
         """First the capacity of each, all requests at once; then arrivals at shares of the least capacity."""
         self._rounds_of(name, name, workers, None, self._rounds)
         capacities = [
             statistics.median(sample.requests_per_s for sample in self.results.of(name, worker.engine))
             for worker in workers if self.results.of(name, worker.engine)
         ]  # fmt: skip
-        loads = LOADS if self._scale == "full" else (LOAD_OF_THE_GOAL,)
-        for load in loads if capacities else ():
+        for load in self._loads if capacities else ():
             rate = load * min(capacities)
             self.results.rates[f"{name}@{load}"] = rate
             rounds = self._rounds if load == LOAD_OF_THE_GOAL else 1
@@ -131,6 +129,7 @@ class Measurement:
                     f"{key}: round {number} of {rounds}, {worker.engine}: {sample.rate:.1f} {unit} "
                     f"in {sample.seconds:.1f} s"
                 )
+        self._keep(self.results)
 
     def _worker(self, engine: str, model: str, work: str) -> Worker | None:
         """The loaded worker of that name, started when it is needed first; None where it is not hosted."""

@@ -3,11 +3,13 @@
 import asyncio
 from pathlib import Path
 
+from app.clock import SystemClock
 from app.engine.client import EngineClient
 from app.engine.events import EncodedEvent, FailedEvent, TokenEvent
 from app.engine.jobs import BeamSearch, DecodeJob, EncodeJob, Head, Job, ModelSpec, Precision, Sampling
 from app.engine.settings import EngineSettings
 from app.engine.transports.child import ChildEngine
+from app.engine.transports.inline import InlineEngine
 from app.errors import TollgateError
 from benchmarks.runners.arrivals import Stopwatch
 from benchmarks.runners.runner import NotHosted, Trace
@@ -19,8 +21,9 @@ HEADS = {"gpt2": Head.GENERATE, "bert": Head.CLASSIFY, "marian": Head.TRANSLATE}
 class TollgateEngine:
     """See Runner."""
 
-    def __init__(self, precision: str) -> None:
+    def __init__(self, precision: str, *, is_inline: bool = False) -> None:
         self._precision = Precision(precision)
+        self._is_inline = is_inline
         self._asyncio = asyncio.Runner()
         self._engine: EngineClient | None = None
         self._runs = 0
@@ -35,7 +38,10 @@ class TollgateEngine:
 
     async def _load(self, spec: ModelSpec) -> str:
         settings = EngineSettings.model_validate({"prefix_tokens": 0})  # rounds repeat their prompts: each must be read
-        self._engine = ChildEngine.start(settings, log_level="warning", log_format="text")
+        if self._is_inline:
+            self._engine = InlineEngine(settings=settings, clock=SystemClock())
+        else:
+            self._engine = ChildEngine.start(settings, log_level="warning", log_format="text")
         loaded = await self._engine.load(spec)
         return f"{loaded.precision.value}, {loaded.memory_bytes / 2**20:.0f} MiB with its cache"
 

@@ -23,7 +23,7 @@ def test_a_tiny_run_measures_writes_its_page_and_keeps_the_samples(tmp_path: Pat
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=100)
     assert done.returncode == 0, done.stderr
     found = json.loads(raw.read_text(encoding="utf-8"))
-    rounds = found["samples"]["gpt2-2"]
+    rounds = found["results"]["samples"]["gpt2-2"]
     assert {engine: len(samples) for engine, samples in rounds.items()} == {
         "tollgate-engine-fp32": 2, "transformers-bf16": 2,
     }  # fmt: skip

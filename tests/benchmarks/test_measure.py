@@ -1,6 +1,6 @@
 import pytest
 
-from benchmarks.breakdown import BETWEEN, by_kind, kind_of
+from benchmarks.breakdown import BETWEEN, PRODUCTS, by_kind, kind_of, kind_of_kernel
 from benchmarks.measure import paired, percentile, sample_of, spread
 from benchmarks.runners.runner import Trace, split_name
 from benchmarks.workloads import Ask, Work
@@ -39,11 +39,16 @@ def test_ratios_are_taken_round_by_round() -> None:
 
 
 def test_operations_are_told_apart_by_name_and_what_is_left_is_dispatch() -> None:
-    assert kind_of("aten::addmm") == kind_of("quantized::linear_dynamic") == "linear layers"
+    assert kind_of("aten::addmm") == kind_of("quantized::linear_dynamic") == PRODUCTS
     assert kind_of("aten::bmm") == kind_of("aten::_scaled_dot_product_flash_attention_for_cpu") == "attention"
-    assert kind_of("aten::native_layer_norm") == "norms and activations"
-    found = by_kind([("aten::addmm", 30.0), ("aten::bmm", 10.0)], wall_ms=60.0, steps=10)
-    assert found == {"linear layers": 3.0, "attention": 1.0, BETWEEN: 2.0}
+    assert kind_of("aten::native_layer_norm") == "norms"
+    assert kind_of_kernel("linear.linear_int8", 3072, 50257) == kind_of_kernel("tiles.project_tiles", 768, 50257)
+    assert kind_of_kernel("linear.linear_int8", 50257, 50257) == "the head"
+    assert kind_of_kernel("attention.attend_bf16", 768, 50257) == kind_of_kernel("spans_bf16.attend_spans", 0, 9)
+    assert kind_of_kernel("attention.store", 64, 50257) == kind_of("aten::copy_") == "cache and copies"
+    assert kind_of_kernel("rows.best_of_rows", 0, 50257) == "sampling"
+    found = by_kind([(PRODUCTS, 30.0), ("attention", 4.0), ("attention", 6.0)], wall_ms=60.0, steps=10)
+    assert found == {PRODUCTS: 3.0, "attention": 1.0, BETWEEN: 2.0}
 
 
 def test_an_engines_name_says_its_kind_and_precision() -> None:

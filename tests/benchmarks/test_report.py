@@ -1,9 +1,11 @@
+import json
 from pathlib import Path
 
 import pytest
 
 from benchmarks.goals import GOALS
 from benchmarks.measure import Sample
+from benchmarks.page import SAME, Run, merged, read, write
 from benchmarks.report import BEGIN, END, replaced, summary, written
 from benchmarks.roofline import Limits
 from benchmarks.runner import ENGINES, Results
@@ -74,3 +76,35 @@ def test_every_work_has_engines_and_every_engine_exists() -> None:
     for names in ENGINES.values():
         for name in names:
             split_name(name.replace("-best", "-int8"))
+
+
+def run_of(work: str, seconds: float, *, processor: str = "p", step_ms: dict[str, float] | None = None) -> Run:
+    results = Results(samples={work: {"tollgate-engine-int8": [sample(seconds)]}}, rates={"gpt2-poisson@0.7": 1.0})
+    machine = {name: processor for name in SAME} | {"commit": work}
+    limits = Limits(30e9 + seconds, LIMITS.operations_per_s)
+    return Run(machine=machine, command=f"only {work}", scale="full", size="published", limits=limits,
+               step_ms=step_ms or {}, results=results)  # fmt: skip
+
+
+def test_several_runs_of_a_machine_make_one_page_from_their_files(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("a.json", "b.json", "c.json")]
+    runs = [run_of("gpt2-32", 4.0, step_ms={"attention": 1.0}), run_of("gpt2-queue", 5.0), run_of("gpt2-32", 6.0)]
+    for file, run in zip(files, runs, strict=True):
+        file.write_text(json.dumps(run.as_json()), encoding="utf-8")
+    found = merged([read(file) for file in files])
+    assert found.results.of("gpt2-queue", "tollgate-engine-int8") == [sample(5.0)]
+    assert found.results.of("gpt2-32", "tollgate-engine-int8") == [sample(6.0)], "the later file counts"
+    assert (found.limits.bytes_per_s, found.step_ms) == (30e9 + 6.0, {"attention": 1.0})
+    page = tmp_path / "page.md"
+    page.write_text(f"{BEGIN}{END}", encoding="utf-8")
+    write(found, page, has_images=False)
+    assert "`only gpt2-32`<br>`only gpt2-queue`<br>`only gpt2-32`" in page.read_text(encoding="utf-8")
+
+
+def test_runs_of_different_machines_are_not_joined(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="different machines"):
+        merged([run_of("gpt2-32", 4.0), run_of("gpt2-32", 4.0, processor="q")])
+    wrong = tmp_path / "x.json"
+    wrong.write_text("{}", encoding="utf-8")
+    with pytest.raises(ValueError, match="is no run"):
+        read(wrong)
