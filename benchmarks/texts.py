@@ -14,6 +14,8 @@ QUESTIONS = SHIPPED.parent / "recipes" / "question-answering" / "questions.json"
 SEED = 7
 CHARACTERS = 20, 400
 """Of a sentence."""
+PARAGRAPH = 80, 1_200
+"""So that every model reads all of it."""
 NO_PROSE = re.compile(r"::=|>>>|==|\.\.\.|\*\*\*|  def ")
 TERM = re.compile(r'"([A-Za-z_][\w.]*)(?:\(\))?"')
 ASKED = ("What is {}?", "What does {} do?", "When is {} used?", "How is {} defined?")
@@ -52,7 +54,8 @@ def paragraphs() -> list[str]:
     blocks = (" ".join(block.split()) for name in sorted(topics) for block in topics[name].split("\n\n"))
     return [
         text for text in dict.fromkeys(blocks)
-        if len(text) >= 80 and text[0].isupper() and text.endswith(".") and not NO_PROSE.search(text)
+        if PARAGRAPH[0] <= len(text) <= PARAGRAPH[1] and text[0].isupper() and text.endswith(".")
+        and not NO_PROSE.search(text)
         and sum(letter.isalpha() or letter == " " for letter in text) > 0.85 * len(text)
     ]  # fmt: skip
 
