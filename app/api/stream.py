@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any, cast
 
+import msgspec
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
@@ -18,21 +19,50 @@ STREAMED: dict[int | str, dict[str, Any]] = {
 }
 """For the OpenAPI document of a route that may stream."""
 HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-LINE_ENDS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
+LINE_ENDS = tuple((chr(code).encode(), f"\\u{code:04x}".encode()) for code in (0x85, 0x2028, 0x2029))
 """What JSON lets stand as it is, and what some clients (httpx's `aiter_lines`) take for the end of a line."""
 
 
-def event(data: str) -> bytes:
+def event(data: bytes) -> bytes:
     """One server-sent event; `data` is JSON on one line."""
-    return f"data: {data.translate(LINE_ENDS)}\n\n".encode()
+    for end, escaped in LINE_ENDS:
+        data = data.replace(end, escaped)
+    return b"data: %b\n\n" % data
+
+
+def json_event(found: Any) -> bytes:
+    """One server-sent event of what JSON can hold."""
+    return event(msgspec.json.encode(found))
+
+
+class Line:
+    """Where a stream's pieces leave, one at a time, and since when it has been silent, or stuck."""
+
+    def __init__(self, send: Send) -> None:
+        self.has_begun = False
+        self.since_s = 0.0
+        self._send = send
+        self._sending = asyncio.Lock()
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether a piece waits for the client to read earlier ones."""
+        return self._sending.locked()
+
+    async def put(self, piece: bytes, *, is_last: bool = False) -> None:
+        """Send one."""
+        async with self._sending:
+            self.since_s = asyncio.get_running_loop().time()
+            await self._send({"type": "http.response.body", "body": piece, "more_body": not is_last})
 
 
 class SseResponse(Response):
     """Streams `frames()`; a client that hangs up cancels it at its next await, and its scopes clean up in this task.
 
-    `first` is awaited before the headers are sent, so that a request that cannot run is refused with its own status.
-    Errors after that are told by `on_error` as the last event. A client that reads nothing for `stalled_s` is treated
-    as one that hung up.
+    The first frame is awaited before the headers are sent, so that a request that cannot run is refused with its own
+    status. Errors after that are told by `on_error` as the last event. A client that reads nothing for `stalled_s` is
+    treated as one that hung up. Frames run, and leave, in one task from begin to end; one timer beside it looks after
+    silence and stalls, so that a frame costs none.
     """
 
     media_type = "text/event-stream"
@@ -52,10 +82,15 @@ class SseResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the class."""
-        body = asyncio.create_task(self._stream(scope, receive, send))
+        line = Line(send)
+        body = asyncio.create_task(self._stream(scope, receive, send, line))
         listener = asyncio.create_task(hung_up(receive))
         try:
-            await asyncio.wait((body, listener), return_when=asyncio.FIRST_COMPLETED)
+            ended: set[asyncio.Task[None]] = set()
+            while not ended and await self._is_heard(line):
+                ended, _ = await asyncio.wait(
+                    (body, listener), timeout=self._pause_s(line), return_when=asyncio.FIRST_COMPLETED
+                )
         finally:
             listener.cancel()
             if not body.done():
@@ -64,75 +99,51 @@ class SseResponse(Response):
         if not body.cancelled() and (error := body.exception()) is not None:
             raise error
 
-    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _stream(self, scope: Scope, receive: Receive, send: Send, line: Line) -> None:
         frames = self._frames()
-        has_begun = False
-        try:
-            async with aclosing(paced(frames, self._keep_alive_s)) as pieces:
-                async for frame in pieces:
-                    if not has_begun:
-                        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-                        has_begun = True
-                    if not await self._is_read(send, frame):
-                        return
-                    await asyncio.sleep(0)
-        except Exception as error:
-            if not has_begun:
-                await self._on_refusal(error)(scope, receive, send)
-                return
-            await send({"type": "http.response.body", "body": self._on_error(error), "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def _is_read(self, send: Send, frame: bytes) -> bool:
-        """Send a frame; False when the client has left earlier ones unread for too long."""
-        try:
-            async with asyncio.timeout(self._stalled_s):
-                await send({"type": "http.response.body", "body": frame, "more_body": True})
-        except TimeoutError:
-            log.info("a stream ends: its client read nothing for %.0f s", self._stalled_s)
-            return False
-        return True
-
-
-async def paced(frames: AsyncIterator[bytes], keep_alive_s: float) -> AsyncGenerator[bytes]:
-    """The frames, and a comment after each silence. The frames run in one task of their own from begin to end.
-
-    Whoever leaves early closes this, and so the frames: the hang-up may fall between two of them, where they wait in a
-    `yield` and hear of no cancellation, and their scopes would stay open until the garbage is collected.
-    """
-    assert isinstance(frames, AsyncGenerator), "Frames are a generator. This is a bug."
-    queue: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(maxsize=1)
-
-    async def produce() -> None:
+        assert isinstance(frames, AsyncGenerator), "Frames are a generator. This is a bug."
         try:
             async with aclosing(cast("AsyncGenerator[bytes]", frames)) as opened:
                 async for frame in opened:
-                    await queue.put(frame)
+                    try:
+                        if not line.has_begun:
+                            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                            line.has_begun = True
+                        await line.put(frame)
+                        await asyncio.sleep(0)
+                    except asyncio.CancelledError as cancelled:
+                        await opened.athrow(cancelled)  # where they have a deadline, it may be that: they know
+                        raise
         except Exception as error:
-            await queue.put(error)
-        else:
-            await queue.put(None)
-
-    producer = asyncio.create_task(produce())
-    has_begun = False
-    try:
-        while True:
-            try:
-                # wait_for would swallow a cancellation that comes together with a frame, as it does in a busy stream
-                async with asyncio.timeout(keep_alive_s if has_begun else None):
-                    found = await queue.get()
-            except TimeoutError:
-                yield KEEP_ALIVE
-                continue
-            if isinstance(found, Exception):
-                raise found
-            if found is None:
+            if not line.has_begun:
+                await self._on_refusal(error)(scope, receive, send)
                 return
-            has_begun = True
-            yield found
-    finally:
-        producer.cancel()
-        await asyncio.gather(producer, return_exceptions=True)
+            await line.put(self._on_error(error))
+        await line.put(b"", is_last=True)
+
+    def _due_s(self, line: Line) -> float:
+        """How long until something must be said, or the client is given up."""
+        limit_s = self._stalled_s if line.is_stuck else self._keep_alive_s
+        return line.since_s + limit_s - asyncio.get_running_loop().time()
+
+    def _pause_s(self, line: Line) -> float:
+        shortest_s = min(self._keep_alive_s, self._stalled_s)
+        return max(0.0, min(self._due_s(line), shortest_s)) if line.has_begun else shortest_s
+
+    async def _is_heard(self, line: Line) -> bool:
+        """Break a silence; False when the client has left what was sent unread for too long."""
+        if not line.has_begun or self._due_s(line) > 0:
+            return True
+        if not line.is_stuck:
+            try:
+                async with asyncio.timeout(self._stalled_s):
+                    await line.put(KEEP_ALIVE)
+            except TimeoutError:
+                pass
+            else:
+                return True
+        log.info("a stream ends: its client read nothing for %.0f s", self._stalled_s)
+        return False
 
 
 async def hung_up(receive: Receive) -> None:

@@ -25,6 +25,14 @@ class JobUsage:
     cached_tokens: int = 0
     """Of the input, what an earlier job of the tenant had left in the cache."""
 
+    def and_of(self, other: "JobUsage") -> "JobUsage":
+        """Both together."""
+        return JobUsage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class JobTimes:

@@ -24,30 +24,23 @@ class JobSession:
         self._queue: asyncio.Queue[Event] = asyncio.Queue(maxsize=max(1, len(jobs)))
         self._places = asyncio.Semaphore(at_once)
         self._unsent = {job.id for job in jobs}
+        self.total_usage = JobUsage()
+        """The sum over the jobs that ended; exact once the scope is left."""
         self._readers = [asyncio.create_task(self._read(job)) for job in jobs]
 
     async def events(self) -> AsyncIterator[Event]:
         """Every job's events as they come, until each has had its terminal one. Every event passes a checkpoint."""
         open_jobs = len(self._usage)
         while open_jobs:
+            if not self._queue.empty():
+                await asyncio.sleep(0)
             event = await self._queue.get()
             open_jobs -= isinstance(event, FinishedEvent | FailedEvent)
             yield event
-            await asyncio.sleep(0)
 
     def usage(self, job_id: str) -> JobUsage:
         """What a job used; zero while it runs."""
         return self._usage[job_id] or JobUsage()
-
-    @property
-    def total_usage(self) -> JobUsage:
-        """The sum over the jobs that ended; exact once the scope is left."""
-        ended = [usage for usage in self._usage.values() if usage is not None]
-        return JobUsage(
-            input_tokens=sum(usage.input_tokens for usage in ended),
-            output_tokens=sum(usage.output_tokens for usage in ended),
-            cached_tokens=sum(usage.cached_tokens for usage in ended),
-        )
 
     async def cancel(self, job_id: str) -> None:
         """End one job; its terminal event still comes."""
@@ -60,6 +53,7 @@ class JobSession:
                 self._watch(event)
                 if isinstance(event, FinishedEvent | FailedEvent):
                     self._usage[event.job_id] = event.usage
+                    self.total_usage = self.total_usage.and_of(event.usage)
                 await self._queue.put(event)
 
     async def _submitted(self, job: Job) -> AsyncIterator[Event]:

@@ -36,6 +36,7 @@ class Tokenizer:
         except (OSError, ValueError) as cause:
             raise VerificationFailed(f"{folder} has no tokenizer that can be read: {cause}") from cause
         self._texts: dict[int, str] = {}
+        self._core = core_of(self._inner)
 
     def encode(self, text: str, pair: str | None = None) -> Encoding:
         """All of the text, with the special tokens that the model expects."""
@@ -117,7 +118,8 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int], *, keeps_special: bool = False) -> str:
         """Text of ids, without special tokens unless they are wanted."""
-        return cast("str", self._inner.decode(list(ids), skip_special_tokens=not keeps_special))
+        source = self._inner if self._core is None else self._core
+        return cast("str", source.decode(list(ids), skip_special_tokens=not keeps_special))
 
     @property
     def bos_id(self) -> int | None:
@@ -151,6 +153,19 @@ class Tokenizer:
                 f"the model's chat template refuses these messages: {str(cause)[:200]}", field="messages"
             ) from cause
         return found
+
+
+def core_of(inner: Any) -> Any:
+    """The Rust tokenizer beneath transformers', where the latter's `decode` changes nothing of its text; else None.
+
+    It takes a sixth of the time, twice a token.
+    """
+    core = getattr(inner, "backend_tokenizer", None) if inner.is_fast else None
+    if core is None or type(inner)._decode.__qualname__ != "TokenizersBackend._decode":
+        return None
+    is_spaced = inner.clean_up_tokenization_spaces and type(core.model).__name__ != "BPE"
+    corrupts = getattr(inner, "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output", False)
+    return None if is_spaced or corrupts else core
 
 
 def auto_tokenizer() -> Any:

@@ -13,7 +13,7 @@ from fastapi.responses import PlainTextResponse, Response
 
 from app.api.stream import SseResponse, event
 
-FRAME = event("x" * 32_768)
+FRAME = event(b"x" * 32_768)
 FRAMES_IN_SOCKETS_MAX = 400
 """What the kernel and uvicorn hold of one connection: a few megabytes; 13 of them."""
 
@@ -31,7 +31,7 @@ class Source:
         try:
             while True:
                 self.made += 1
-                yield FRAME if self.endless else event(str(self.made))
+                yield FRAME if self.endless else event(b"%d" % self.made)
                 if not self.endless:
                     await self.more.wait()
                     self.more.clear()
@@ -47,8 +47,8 @@ async def serving(source: Source, *, keep_alive_s: float = 10, stalled_s: float 
     @app.get("/stream")
     async def stream() -> Response:  # pyright: ignore[reportUnusedFunction]
         return SseResponse(
-            source.frames, on_error=lambda error: event(str(error)), keep_alive_s=keep_alive_s, stalled_s=stalled_s,
-            on_refusal=lambda error: PlainTextResponse(str(error)), headers={},
+            source.frames, on_error=lambda error: event(str(error).encode()), keep_alive_s=keep_alive_s,
+            stalled_s=stalled_s, on_refusal=lambda error: PlainTextResponse(str(error)), headers={},
         )  # fmt: skip
 
     @app.middleware("http")

@@ -1,6 +1,5 @@
 """What the three dialects share: `{"error", "error_type"}`, the headers with counts and times, and a request's run."""
 
-import json
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -18,7 +17,7 @@ from app.api.errors import answer_of
 from app.api.folding import gathered
 from app.api.numbers import numbers_response
 from app.api.receipts import cost_headers
-from app.api.stream import event
+from app.api.stream import json_event
 from app.errors import (
     DeadlineExceeded,
     EngineLost,
@@ -76,7 +75,7 @@ def refusal(error: Exception, *, is_capital: bool = False, prefix: str = "") -> 
 
 def last_event(error: Exception) -> bytes:
     """An error in the middle of a stream."""
-    return event(json.dumps(error_json(error), ensure_ascii=False))
+    return json_event(error_json(error))
 
 
 @dataclass(slots=True, kw_only=True)

@@ -28,7 +28,7 @@ from app.api.huggingface.tgi_bodies import (
     Parameters,
     request_of,
 )
-from app.api.stream import STREAMED, SseResponse, event
+from app.api.stream import STREAMED, SseResponse, json_event
 from app.engine.events import FinishReason
 from app.errors import EngineLost
 from app.registry.model import TaskName
@@ -188,7 +188,7 @@ class Generated:
         shown: dict[str, Any] = {"index": index, "token": token_json(score, eos_ids, text)}
         if self._asked.top_n_tokens:
             shown["top_tokens"] = top_json(score, eos_ids)
-        return event(json.dumps(shown | (last or {"generated_text": None, "details": None}), ensure_ascii=False))
+        return json_event(shown | (last or {"generated_text": None, "details": None}))
 
 
 def streamed(call: Call, generated: Generated) -> SseResponse:

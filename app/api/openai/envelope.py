@@ -1,7 +1,6 @@
 """What all of OpenAI's routes share: the usage object, a refusal, a stream's last event, the fingerprint."""
 
 import hashlib
-import json
 from typing import Any
 
 from fastapi import Request
@@ -12,12 +11,12 @@ from app import __version__
 from app.admission.authenticate import Principal
 from app.api.aliases import model_named
 from app.api.errors import answer_of
-from app.api.stream import event
+from app.api.stream import event, json_event
 from app.metering.ledger import Receipt
 from app.registry.model import HubSource, Model, TaskName
 from app.serving import Serving
 
-DONE = event("[DONE]")
+DONE = event(b"[DONE]")
 
 
 def model_of(request: Request, name: str, task: TaskName, *, serving: Serving, principal: Principal) -> str:
@@ -69,4 +68,4 @@ def refusal(error: Exception) -> Response:
 
 def last_event(error: Exception) -> bytes:
     """An error in the middle of a stream: the openai client raises it, others see why the text ends."""
-    return event(json.dumps(answer_of(error).body)) + DONE
+    return json_event(answer_of(error).body) + DONE

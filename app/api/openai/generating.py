@@ -1,6 +1,5 @@
 """A generation on its way to a client, whole or streamed: the same loop for completions and chat, which dress it."""
 
-import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
@@ -16,7 +15,7 @@ from app.api.disconnect import unless_hung_up
 from app.api.openai.envelope import DONE, cost_json, counts_json, fingerprint, last_event, refusal, usage_json
 from app.api.openai.sampling import SamplingBody, StreamOptions
 from app.api.receipts import cost_headers
-from app.api.stream import SseResponse, event
+from app.api.stream import SseResponse, json_event
 from app.engine.events import FinishReason
 from app.errors import EngineLost
 from app.metering.ledger import Receipt
@@ -89,6 +88,7 @@ class Generating(ABC, Generic[B]):
     """Choices of each prompt that are shown: the best of those asked for."""
     streams_prompt: bool = False
     created: int = field(default_factory=lambda: int(time.time()))
+    _fingerprint: str = field(default="", init=False)
 
     @property
     def is_streaming(self) -> bool:
@@ -132,10 +132,12 @@ class Generating(ABC, Generic[B]):
         )  # fmt: skip
 
     def _head(self, kind: str) -> dict[str, Any]:
-        model = self.serving.residency.find(self.model).model
+        """What all of its objects begin with."""
+        if not self._fingerprint:
+            self._fingerprint = fingerprint(self.serving.residency.find(self.model).model)
         return {
             "id": self.PREFIX + self.request_id, "object": kind, "created": self.created, "model": self.model,
-            "system_fingerprint": fingerprint(model),
+            "system_fingerprint": self._fingerprint,
         }  # fmt: skip
 
     def _choices(self, prepared: PreparedGeneration) -> list[Growing]:
@@ -208,7 +210,7 @@ class Generating(ABC, Generic[B]):
                         yield self._chunk([last], answer, receipt)
             if receipt is not None and self.options.include_usage:
                 usage = usage_json(receipt, cached_tokens=answer.cached_tokens)
-                yield event(json.dumps(self._head(self.CHUNK) | {"choices": [], "usage": usage}))
+                yield json_event(self._head(self.CHUNK) | {"choices": [], "usage": usage})
         yield DONE
 
     def _first_ids(self, choice: Growing) -> dict[str, Any]:
@@ -224,7 +226,7 @@ class Generating(ABC, Generic[B]):
             chunk["usage"] = counts if receipt is None else counts | cost_json(receipt)
         elif self.options.include_usage:
             chunk["usage"] = None
-        return event(json.dumps(chunk, ensure_ascii=False))
+        return json_event(chunk)
 
     async def respond(self, request: Request) -> Response:
         """Whole, or streamed as it comes."""
