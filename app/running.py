@@ -19,6 +19,8 @@ class Run:
     texts_cut: int = 0
     """Inputs that lost an end, as their caller allowed."""
     is_cancelled: bool = False
+    once: tuple[str, str] | None = None
+    """Its Idempotency-Key, where the database was away when it was to be claimed; see Admission."""
     end: Callable[[], Awaitable[None]] | None = None
     """Ends its jobs in order, once it has any."""
 

@@ -250,7 +250,9 @@ class Serving:
             if (count := sum(prepared.is_truncated)) > 0:
                 run.texts_cut += count
                 self.metrics.counter("tollgate_truncated_inputs").labels(task.name.value, model.id).inc(count)
-            admission = self._admission(prepared, task.name, model, principal, request_id, route=route)
+            admission = replace(
+                self._admission(prepared, task.name, model, principal, request_id, route=route), once=run.once
+            )
             permit = self._limits.permit(
                 principal, request_id=request_id, input_tokens=prepared.input_tokens,
                 output_tokens_max=prepared.output_tokens_max, is_output_asked=prepared.is_output_asked,

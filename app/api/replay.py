@@ -1,7 +1,8 @@
 """Idempotency-Key on every POST: the first answer is given again, and nothing runs or is charged twice.
 
 The claim on a key is durable and shared by replicas. The answer itself is kept in memory only, for a short while and up
-to a bound, because outputs are not stored: later the same key gets 409 and the receipt's address. Plain ASGI.
+to a bound, because outputs are not stored: later the same key gets 409 and the receipt's address. While the database is
+away a replica knows its own claims only; the entry of what runs then brings its claim in, or costs nothing. Plain ASGI.
 """
 
 import logging
@@ -27,14 +28,19 @@ from app.errors import (
     StorageUnavailable,
     TollgateError,
 )
+from app.metering.books import Books
 from app.metering.database import microseconds
-from app.metering.idempotency import Claim, claim, fingerprint_of, finish, let_go
+from app.metering.idempotency import Claim, claim, fingerprint_of, finish, hash_of, let_go
 
 log = logging.getLogger(__name__)
 KEY_LENGTH_MAX = 255
 ANSWER_BYTES_MAX = 2**20
 OWN_RECORD = frozenset({"/admin/top-ups"})
 """Routes that keep in the database, for ever, what was done under a key."""
+OWN_MAX = 10_000
+OWN_S = 3600.0
+"""How many claims a replica remembers, and for how long."""
+Place = tuple[str, str]
 DROPPED = frozenset({b"x-request-id", b"date", b"server"})
 
 
@@ -60,6 +66,54 @@ class Recorded:
             else:
                 self.parts.clear()
             self.is_whole = not message.get("more_body", False)
+
+
+@dataclass(slots=True)
+class Own:
+    """A claim of this replica's own."""
+
+    request_id: str
+    fingerprint: str
+    is_late: bool
+    """Taken while the database was away."""
+    since_s: float
+    is_done: bool = False
+
+    @property
+    def found(self) -> Claim:
+        """As somebody else who comes with the key finds it."""
+        return Claim(
+            request_id=self.request_id, fingerprint=self.fingerprint, is_mine=False, is_done=self.is_done
+        )  # fmt: skip
+
+
+class OwnClaims:
+    """The newest of them by place, a tenant's key: what is known of keys while the database is away."""
+
+    def __init__(self) -> None:
+        self._claims: OrderedDict[Place, Own] = OrderedDict()
+
+    def find(self, place: Place) -> Own | None:
+        """Who had the key here lately."""
+        while self._claims:
+            first, oldest = next(iter(self._claims.items()))
+            if len(self._claims) <= OWN_MAX and oldest.since_s > time.monotonic() - OWN_S:
+                break
+            del self._claims[first]
+        return self._claims.get(place)
+
+    def note(self, place: Place, *, request_id: str, fingerprint: str, is_late: bool) -> None:
+        """A request of this replica has it."""
+        self._claims.pop(place, None)
+        self._claims[place] = Own(request_id, fingerprint, is_late, time.monotonic())
+
+    def end(self, place: Place, request_id: str, *, is_free: bool) -> None:
+        """The request was answered, or leaves its key free."""
+        own = self._claims.get(place)
+        if own is not None and own.request_id == request_id:
+            own.is_done = True
+            if is_free:
+                del self._claims[place]
 
 
 class Replays:
@@ -106,6 +160,7 @@ class Idempotency:
         self._app = app
         self._replays = replays
         self._body_bytes_max = body_bytes_max
+        self._own = OwnClaims()
         self._owed: dict[str, Callable[[Any], None]] = {}
         """Ends of claims that the database was away for, by request: the next claim brings them in."""
 
@@ -145,20 +200,25 @@ class Idempotency:
         serving = serving_of(request)
         query: bytes = request.scope["query_string"]
         asked = request.scope["path"] + ("?" + query.decode("latin-1") if query else "")
-        fingerprint = fingerprint_of(key, path=asked, body=body)
-        owed = dict(self._owed)
+        fingerprint, request_id = fingerprint_of(key, path=asked, body=body), request_id_of(request)
+        place, owed = (tenant_id, hash_of(key)), dict(self._owed)
 
         def work(connection: Any) -> Claim:
             for end in owed.values():
                 end(connection)
             return claim(
-                connection, tenant_id=tenant_id, key=key, fingerprint=fingerprint, request_id=request_id_of(request),
+                connection, tenant_id=tenant_id, key=key, fingerprint=fingerprint, request_id=request_id,
                 replica_id=serving.books.replica_id, at_us=microseconds(serving.clock.now()),
             )  # fmt: skip
 
-        found = await serving.books.database.run(work)
-        for name in owed:
+        mine = Claim(request_id=request_id, fingerprint=fingerprint, is_mine=True, is_done=False)
+        found, is_late = await self._holder(serving.books, place, work, mine)
+        for name in () if is_late else owed:
             self._owed.pop(name, None)
+        if found.is_mine:
+            self._own.note(place, request_id=request_id, fingerprint=fingerprint, is_late=is_late)
+            if is_late and (run := serving.runs.find(request_id)) is not None:
+                run.once = (place[1], fingerprint)
         if found.fingerprint != fingerprint:
             raise IdempotencyMismatch
         if not found.is_mine and self._replays.find(found.request_id) is None:
@@ -169,6 +229,18 @@ class Idempotency:
                 f"{found.request_id}. Use a fresh key to run it again."
             )
         return found
+
+    async def _holder(
+        self, books: Books, place: Place, work: Callable[[Any], Claim], mine: Claim
+    ) -> tuple[Claim, bool]:
+        """Who has the key, and whether only this replica says so: `mine` if it knows of nobody."""
+        own = self._own.find(place)
+        if own is not None and own.is_late:
+            return own.found, True
+        try:
+            return await books.reach(work), False
+        except StorageUnavailable:
+            return (mine if own is None else own.found), True
 
     async def _run(self, request: Request, tenant_id: str, key: str, body: bytes, receive: Receive, send: Send) -> None:
         """Run the request, and keep what it answers."""
@@ -187,8 +259,9 @@ class Idempotency:
                 self._replays.keep(request_id, recorded)
             named = {"request_id": request_id, "tenant_id": tenant_id, "key": key}
             end = partial(let_go if is_refused else finish, **named)
+            self._own.end((tenant_id, hash_of(key)), request_id, is_free=is_refused or not recorded.status)
             try:
-                await serving.books.database.run(end)
+                await serving.books.reach(end)
             except StorageUnavailable:
                 self._owed[request_id] = end
                 log.warning("request %s: its Idempotency-Key is in progress until the database is back", request_id)

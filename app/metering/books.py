@@ -203,6 +203,16 @@ class Books:
         self._close(admission.request_id, receipt.cost_nano)
         return receipt
 
+    async def reach(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in the database. Raises StorageUnavailable, at once while it is known to be away."""
+        if self._is_away:
+            raise StorageUnavailable
+        try:
+            return await self.database.run_within(work, OPEN_WAIT_S if self.database.is_shared else OWN_FILE_WAIT_S)
+        except StorageUnavailable:
+            self._is_away = True
+            raise
+
     async def drain(self) -> int:
         """Ship what waits in the spool, and let go of holds whose opening was never confirmed. Returns how many."""
         async with self._draining:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.clock import Clock
+from app.errors import StorageUnavailable
 from app.metering.transactions import PostgresThreads, SqliteWriter
 
 T = TypeVar("T")
@@ -95,6 +96,15 @@ class Database:
         cannot be reached or stays locked.
         """
         return await asyncio.shield(asyncio.wrap_future(self._threads.submit(work, is_synced=is_synced)))
+
+    async def run_within(self, work: Callable[[Connection], T], timeout_s: float) -> T:
+        """As `run`, for so long; raises StorageUnavailable then, and what was asked for may happen yet."""
+        asking = asyncio.ensure_future(self.run(work))
+        asking.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.wait((asking,), timeout=timeout_s)
+        if not asking.done():
+            raise StorageUnavailable
+        return await asking
 
     async def flush_log(self) -> None:
         """Empty SQLite's write-ahead log into the file, so that what was erased is nowhere; readers may prevent it."""

@@ -87,7 +87,7 @@ class Journal:
         if not self._free:
             raise EngineOverloaded(f"{SLOTS} requests are running; try again shortly.")
         assert self._map is not None
-        text = json.dumps({name: getattr(admission, name) for name in FIELDS}, separators=(",", ":")).encode()
+        text = json.dumps(admission_json(admission), separators=(",", ":")).encode()
         assert len(text) <= SLOT_BYTES - TEXT_AT, "names are bounded in length. This is a bug."
         slot = self._free.pop()
         start = slot * SLOT_BYTES
@@ -161,7 +161,14 @@ class Journal:
         return admission_from(json.loads(text))
 
 
+def admission_json(admission: Admission) -> dict[str, Any]:
+    """An admission as JSON holds it. What is not set stays away, so that an older release reads it."""
+    values = ((name, getattr(admission, name)) for name in FIELDS)
+    return {name: value for name, value in values if value is not None}
+
+
 def admission_from(found: dict[str, Any]) -> Admission:
     """An admission out of its JSON."""
     windows = tuple((str(budget_id), int(window_us)) for budget_id, window_us in found.pop("windows"))
-    return Admission(**found, windows=windows)
+    key_hash, fingerprint = found.pop("once", None) or ("", "")
+    return Admission(**found, windows=windows, once=(key_hash, fingerprint) if key_hash else None)

@@ -14,6 +14,7 @@ from app.metering.budgets import balance_nano, hold_money, hold_more, room_nano,
 from app.metering.changes import note_change
 from app.metering.database import Upsert, microseconds, moment_of
 from app.metering.feed import queue_entry
+from app.metering.idempotency import Once, take_late
 from app.metering.leases import Window
 from app.metering.money import Meter, cost_nano
 from app.metering.prices import prices_or_refusal
@@ -55,6 +56,8 @@ class Admission:
     windows: tuple[Window, ...] = ()
     """The budgets in which money is held."""
     replica_id: str = "local"
+    once: Once | None = None
+    """Its Idempotency-Key, if that was taken while the database was away: its entry claims it, or costs nothing."""
 
     def cost_nano(self, output_tokens: int) -> int:
         """What it costs when the whole input is read and so many tokens come out."""
@@ -207,6 +210,12 @@ def settle(
     connection: Connection, admission: Admission, outcome: Outcome, usage: Usage, *, at_us: int, currency: str = "USD"
 ) -> Receipt:
     """Make the one entry, and move hold, budgets and sums with it. Repeating it is harmless: the first entry stands."""
+    if admission.once is not None and usage != Usage():
+        is_first = take_late(
+            connection, admission.once, tenant_id=admission.tenant_id, request_id=admission.request_id,
+            replica_id=admission.replica_id, at_us=at_us,
+        )  # fmt: skip
+        admission = admission if is_first else dataclasses.replace(admission, prices={})
     cost = charge_nano(admission, usage)
     entry: dict[str, Any] = {
         "id": admission.request_id, "occurred_us": at_us, "tenant_id": admission.tenant_id,

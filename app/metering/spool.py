@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.errors import StorageUnavailable
-from app.metering.journal import admission_from
+from app.metering.journal import admission_from, admission_json
 from app.metering.ledger import Admission, Outcome, Usage
 
 SPOOL_NAME = "spool"
@@ -36,7 +36,8 @@ class Spool:
 
     def append(self, settlement: Settlement) -> None:
         """Write and sync. Raises StorageUnavailable when this disk fails too: then nothing was promised."""
-        text = json.dumps(dataclasses.asdict(settlement), separators=(",", ":")).encode()
+        told = dataclasses.asdict(settlement) | {"admission": admission_json(settlement.admission)}
+        text = json.dumps(told, separators=(",", ":")).encode()
         line = b"%08x %s\n" % (zlib.crc32(text), text)
         try:
             with self._lock:

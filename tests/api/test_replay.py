@@ -4,7 +4,9 @@ import asyncio
 from typing import Any
 
 import httpx
+import pytest
 
+from app.errors import StorageUnavailable
 from tests.fixtures.server import Running
 
 BODY: dict[str, Any] = {"model": "tiny-gpt2", "prompt": [5, 6, 7], "max_tokens": 5, "ignore_eos": True}
@@ -73,3 +75,30 @@ async def test_an_answer_that_is_no_longer_kept_points_to_its_receipt(server: Ru
     assert answer.headers["x-should-retry"] == "false"
     assert first.headers["x-request-id"] in error["message"]
     assert len(await server.entries()) == 1
+
+
+async def test_while_the_database_is_away_keys_are_served_once_here(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That replicas together charge once is for tests/metering/test_idempotency.py and tests/postgres."""
+
+    async def away(*_: Any, **__: Any) -> None:
+        raise StorageUnavailable
+
+    before = await post(server, "before")
+    books = server.app.state.serving.books
+    with monkeypatch.context() as outage:
+        outage.setattr(books.database, "run", away)
+        new = await post(server, "new")
+        for key, first in (("before", before), ("new", new)):
+            again = await post(server, key)
+            assert (again.status_code, again.headers.get("idempotency-replayed")) == (200, "true"), key
+            assert again.content == first.content
+        assert (await post(server, "new", BODY | {"max_tokens": 6})).status_code == 422
+        assert (await post(server, "bad", BODY | {"max_tokens": 10**9})).status_code == 400
+        assert (await post(server, "bad")).status_code == 200
+    assert len(await server.settled(3)) == 3
+    assert (await post(server, "new")).headers["idempotency-replayed"] == "true"
+    server.app.state.replays.forget_all()
+    assert (await post(server, "new")).json()["error"]["code"] == "idempotency_replay_unavailable"
+    assert len(await server.entries()) == 3

@@ -1,10 +1,13 @@
 """Idempotency-Keys while PostgreSQL is away: nothing runs twice, and no key stays stuck when it is back."""
 
+import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psycopg
@@ -12,16 +15,40 @@ import pytest
 
 from tests.cli.test_lifecycle import engine_of, halted
 from tests.fixtures.postgres import Postgres
-from tests.fixtures.process import Served, served
+from tests.fixtures.process import COMMAND, Served, free_port, served
 from tests.fixtures.redis import RedisServer
 
-BODY = {"model": "tiny-gpt2", "prompt": [5, 6, 7], "max_tokens": 5, "ignore_eos": True}
+BODY: dict[str, Any] = {"model": "tiny-gpt2", "prompt": [5, 6, 7], "max_tokens": 5, "ignore_eos": True}
 PATIENCE_S = 30.0
 
 
-def ask(server: Served, key: str, **headers: str) -> httpx.Response:
+def ask(server: Served, key: str, *, body: dict[str, Any] = BODY, **headers: str) -> httpx.Response:
     sent = server.headers | {"idempotency-key": key} | headers
-    return httpx.post(server.url + "/v1/completions", json=BODY, headers=sent, timeout=60)
+    return httpx.post(server.url + "/v1/completions", json=body, headers=sent, timeout=60)
+
+
+@contextmanager
+def beside(server: Served, home: Path) -> Iterator[Served]:
+    """Another replica of the same customers, with prices."""
+    for meter in ("input_token", "output_token"):
+        words = ("--model", "tiny-gpt2", "--task", "text-generation", "--meter", meter, "--per-million", "1000")
+        subprocess.run([*COMMAND, "prices", "set", *words], env=server.env, check=True, capture_output=True)
+    home.mkdir()
+    shutil.copy(Path(server.env["TOLLGATE_HOME"]) / "pepper", home)
+    url, env = f"http://127.0.0.1:{free_port()}", server.env | {"TOLLGATE_HOME": str(home)}
+    log = home / "server.log"
+    with log.open("wb") as written:
+        process = subprocess.Popen(
+            [*COMMAND, "serve", "--host", "127.0.0.1", "--port", url.rpartition(":")[2]], env=env, stdout=written,
+            stderr=written,
+        )  # fmt: skip
+    made = Served(url=url, key=server.key, process=process, env=env, log=log)
+    try:
+        made.until("/readyz", 200)
+        yield made
+    finally:
+        process.kill()
+        process.wait()
 
 
 def until_there_are(url: str, count: int, *, running: bool) -> None:
@@ -77,17 +104,47 @@ def test_a_key_runs_once_through_an_outage_and_is_free_again_after_a_refusal(
             new = ask(server, "during")
         asking[0].join(PATIENCE_S)
         outage.close()
-        assert (new.status_code, new.json()["error"]["code"]) == (503, "storage_unavailable")
+        assert (new.status_code, new.headers.get("idempotency-replayed")) == (200, None)
         assert (answers["answered"].status_code, answers["refused"].status_code) == (200, 504)
         until_served(server)
-        again = ask(server, "answered")
-        assert (again.status_code, again.headers.get("idempotency-replayed")) == (200, "true")
-        assert again.content == answers["answered"].content
-        for key in ("refused", "during"):
-            fresh = ask(server, key)
-            assert (fresh.status_code, fresh.headers.get("idempotency-replayed")) == (200, None), key
+        for key, answer in (("before", first), ("answered", answers["answered"]), ("during", new)):
+            again = ask(server, key)
+            assert (again.status_code, again.headers.get("idempotency-replayed")) == (200, "true"), key
+            assert again.content == answer.content
+        fresh = ask(server, "refused")
+        assert (fresh.status_code, fresh.headers.get("idempotency-replayed")) == (200, None)
         charged = [entry for entry in server.entries() if entry["output_tokens"]]
-        assert len(charged) == 4, "before, answered, and the two that ran afterwards"
+        assert len(charged) == 4, "before, answered, during, and the one that was refused and ran afterwards"
+
+
+@pytest.mark.fault_long
+def test_a_key_that_two_replicas_serve_around_an_outage_is_charged_once(
+    postgres: Postgres, tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    url = postgres.fresh()
+    with (
+        served(tmp_path / "a", checkpoints, TOLLGATE_METERING__DATABASE_URL=url) as one,
+        beside(one, tmp_path / "b") as other,
+    ):
+        for server, key in ((one, "a's"), (other, "b's"), (one, "before")):
+            assert ask(server, key).status_code == 200
+        with stopped(postgres):
+            found = {(server.url, key): ask(server, key) for server in (one, other) for key in ("before", "during")}
+            changed = ask(other, "during", body=BODY | {"max_tokens": 4})
+        assert {answer.status_code for answer in found.values()} == {200}
+        replayed = {place for place, answer in found.items() if "idempotency-replayed" in answer.headers}
+        assert replayed == {(one.url, "before")}, "that one alone knows of it"
+        assert (changed.status_code, changed.json()["error"]["code"]) == (422, "idempotency_mismatch")
+        for server in (one, other):
+            until_served(server)
+            assert ask(server, "during").headers["idempotency-replayed"] == "true"
+        costs = {entry["request_id"]: entry["cost_nano"] for entry in one.entries()}
+        assert len(costs) == 6
+        of_before = [costs[found[other.url, "before"].headers["x-tollgate-request-id"]]]
+        of_during = [costs[found[server.url, "during"].headers["x-tollgate-request-id"]] for server in (one, other)]
+        assert of_before == [0], "the first is charged already"
+        assert sorted(map(bool, of_during)) == [False, True]
+        assert sum(map(bool, costs.values())) == 4, "a's, b's, before and during"
 
 
 @pytest.mark.fault_long
