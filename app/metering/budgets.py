@@ -171,10 +171,14 @@ THAT_WINDOW = (
     budget_window.c.budget_id == bindparam("of_budget"), budget_window.c.window_us == bindparam("of_window")
 )  # fmt: skip
 MORE_NANO = bindparam("more_nano", type_=BigInteger)
+SUCCESSOR = select(api_key.c.replaced_by).where(api_key.c.id == bindparam("of_key")).scalar_subquery()
 BINDING = (
     select(budget.c.id, budget.c.kind, budget.c.limit_nano)
     .where(
-        or_(budget.c.scope_id == bindparam("of_tenant"), budget.c.scope_id == bindparam("of_key")),
+        or_(
+            budget.c.scope_id == bindparam("of_tenant"), budget.c.scope_id == bindparam("of_key"),
+            budget.c.scope_id == SUCCESSOR,
+        ),
         budget.c.is_active.is_(True),
     )
     .order_by(budget.c.id)

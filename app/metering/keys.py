@@ -22,7 +22,7 @@ from app.metering.database import microseconds, moment_of, new_id
 from app.metering.limits import NO_LIMITS, LimitRule, rule_of
 from app.metering.pepper import Pepper
 from app.metering.peppers import choose_current
-from app.metering.tables import api_key, key_change, tenant
+from app.metering.tables import api_key, budget, key_change, tenant
 from app.metering.tenants import Status, checked_name, ensure_tenant
 
 ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
@@ -122,6 +122,7 @@ def rotate_key(
 ) -> NewKey:
     """Make a successor with the same rights; the old key lives on for the overlap (0: it ends at once).
 
+    Its budgets go over to the successor, and bind the old key on (`budgets.BINDING`): rotating buys nothing.
     A key that had a lifetime hands it on, counted anew, unless `expires_us` says otherwise. Raises NotFound, or
     Conflict when the key was rotated before.
     """
@@ -141,6 +142,10 @@ def rotate_key(
     if overlap_us <= 0:
         changed["revoked_us"] = now_us
     connection.execute(update(api_key).where(api_key.c.id == old.id).values(changed))
+    inherited = {"key_id": made.record.id, "scope_id": made.record.id}
+    connection.execute(update(budget).where(budget.c.key_id == old.id).values(inherited))
+    still = (api_key.c.replaced_by == old.id, api_key.c.expires_us > now_us)
+    connection.execute(update(api_key).where(*still).values(replaced_by=made.record.id))
     note_change(connection, clock=clock, changed_id=old.id)
     return made
 
