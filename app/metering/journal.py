@@ -12,8 +12,9 @@ import json
 import mmap
 import os
 import struct
+import threading
 import zlib
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ class Journal:
         self._free: list[int] = []
         self._slot_of: dict[str, int] = {}
         self._is_changed = False
-        self._is_opened = asyncio.Event()
+        self._is_opened = threading.Event()
 
     def open(self) -> list[tuple[Admission, Usage]]:
         """Take the file; returns the requests that ran when the last process died. Their slots stay until `close_slot`.
@@ -119,15 +120,24 @@ class Journal:
             self._is_changed = True
 
     async def run(self) -> None:
-        """Sync for ever; the task group of main.py owns this."""
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(SYNC_S):
-                    await self._is_opened.wait()
+        """Sync for ever, on a thread of its own: the event loop has tokens to pass. main.py's task group owns this."""
+        is_over = threading.Event()
+        with ThreadPoolExecutor(1, thread_name_prefix="tollgate-journal") as own:
+            syncing = asyncio.get_running_loop().run_in_executor(own, self._sync_until, is_over)
+            try:
+                await asyncio.shield(syncing)
+            finally:
+                is_over.set()
+                self._is_opened.set()
+                await asyncio.gather(syncing, return_exceptions=True)
+
+    def _sync_until(self, is_over: threading.Event) -> None:
+        while not is_over.is_set():
+            self._is_opened.wait(SYNC_S)
             self._is_opened.clear()
             if self._is_changed and self._map is not None:
                 self._is_changed = False
-                await asyncio.to_thread(self._sync)
+                self._sync()
 
     def _sync(self) -> None:
         """What msync does on Linux, without the interpreter's lock, which mmap.flush keeps for so long."""

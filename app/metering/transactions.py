@@ -216,16 +216,17 @@ class SqliteWriter:
         answers: list[tuple[Any, BaseException | None]] = []
         try:
             with self._transaction(is_synced=any(job.is_synced for job in group)) as connection:
+                execute = connection.connection.cursor().execute
                 for job in group:
-                    connection.exec_driver_sql("SAVEPOINT work")
+                    execute("SAVEPOINT work")
                     try:
                         answers.append((job.work(connection), None))
                     except OperationalError:
                         raise
                     except BaseException as error:
-                        connection.exec_driver_sql("ROLLBACK TO work")
+                        execute("ROLLBACK TO work")
                         answers.append((None, error))
-                    connection.exec_driver_sql("RELEASE work")
+                    execute("RELEASE work")
         except OperationalError:
             return False
         for job, (found, error) in zip(group, answers, strict=True):
