@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, cast
 
 import msgspec
@@ -112,7 +112,8 @@ class SseResponse(Response):
                         await line.put(frame)
                         await asyncio.sleep(0)
                     except asyncio.CancelledError as cancelled:
-                        await opened.athrow(cancelled)  # where they have a deadline, it may be that: they know
+                        with suppress(StopAsyncIteration):
+                            await opened.athrow(cancelled)  # where they have a deadline, it may be that: they know
                         raise
         except Exception as error:
             if not line.has_begun:
