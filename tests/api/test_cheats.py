@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -81,16 +80,17 @@ async def shop(server: Running) -> Running:
 @pytest.mark.parametrize("is_streaming", [False, True])
 async def test_every_choice_is_charged_to_its_stop_string_and_no_further(shop: Running, is_streaming: bool) -> None:
     await money(shop, 10_000)
-    whole = (await ask(shop)).json()["choices"][0]["text"]
-    asked = {"n": 3, "stop": [whole[8:11], "never written " * 20], "stream": is_streaming}
+    plain = {"prompt": "hello", "max_tokens": 30, "ignore_eos": False}
+    whole = (await ask(shop, **plain)).json()["choices"][0]["text"]
+    asked = plain | {"n": 3, "stop": [whole[4:7], "never written"], "stream": is_streaming}
     answer = await ask(shop, **asked, stream_options={"include_usage": True} if is_streaming else None)
     assert answer.status_code == 200, answer.text
     lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: {")]
     usage = (json.loads(lines[-1]) if is_streaming else answer.json())["usage"]
     _, entry = await shop.settled(2)
     assert entry["output_tokens"] == usage["completion_tokens"] and entry["output_tokens"] % 3 == 0
-    assert 0 < entry["output_tokens"] < 3 * 50
-    assert entry["cost_nano"] == usage["cost_nano"] == PRICE * (READ + entry["output_tokens"])
+    assert 0 < entry["output_tokens"] < 3 * 30
+    assert entry["cost_nano"] == usage["cost_nano"] == PRICE * (entry["input_tokens"] + entry["output_tokens"])
     await books(shop)
 
 
@@ -121,18 +121,17 @@ async def test_a_long_text_on_a_small_balance_ends_with_the_last_token_that_is_p
 
 async def test_hang_ups_at_any_moment_pay_for_what_arrived_and_hold_nothing(shop: Running) -> None:
     await money(shop, 100_000)
-    chance, received = random.Random(7), dict[str, int]()
+    received: dict[str, int] = {}
 
     async def customer(place: int) -> None:
         asked = BODY | {"stream": place % 3 != 0, "n": 1 + place % 2, "logprobs": 1 if place % 5 == 0 else None}
-        leave_s = chance.uniform(0.0, 0.15)
+        leave_s = 0.03 * place
         try:
             async with asyncio.timeout(leave_s), shop.client.stream("POST", PATH, json=asked) as stream:
                 name = stream.headers["x-tollgate-request-id"]
                 received[name] = 0
                 async for chunk in chunks(stream):
-                    if chunk["choices"] and chunk["choices"][0]["finish_reason"] is None:
-                        received[name] += 1
+                    received[name] += any(choice["text"] for choice in chunk["choices"])
         except TimeoutError:
             pass
 
