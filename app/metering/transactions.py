@@ -267,10 +267,11 @@ class PostgresThreads:
             if url.drivername != "postgresql+psycopg":
                 raise SettingsError("metering.database_url must begin with postgresql://")
             options = f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC"
+            # Said, because a database that was made without a locale would else send bytes.
+            arguments = {"connect_timeout": CONNECT_TIMEOUT_S, "options": options, "client_encoding": "utf8"}
             engine = create_engine(
-                url, pool_size=self._connections, max_overflow=0, pool_pre_ping=True,
-                connect_args={"connect_timeout": CONNECT_TIMEOUT_S, "options": options},
-            )  # fmt: skip
+                url, pool_size=self._connections, max_overflow=0, pool_pre_ping=True, connect_args=arguments
+            )
             try:
                 bring_forward(engine)
             except DatabaseError:
