@@ -20,11 +20,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 serve: install
 	@$(BIN)/tollgate serve --welcome
 
-# Two processes share the files; what measures, kills or floods comes after them, by itself.
-ALONE := tests/faults tests/load tests/stack
 test: install
-	$(BIN)/pytest -n 2 --dist loadfile $(ALONE:%=--ignore=%)
-	$(BIN)/pytest $(ALONE)
+	$(BIN)/pytest
 
 # The long ones, wherever they are: 20 kills under 32 streams, a minute without PostgreSQL, Redis away under a crowd, 5 x the
 # capacity, 10,000 jobs, 10,000 cases of the OpenAPI document, … 34 tests, each with a bound of its own (2 to 15 minutes; 4.6
