@@ -11,9 +11,6 @@ SEED = 20_240_501
 LOWEST_ID, HIGHEST_ID = 1_000, 20_000
 """Token ids are drawn from here: plain tokens in every vocabulary at the published sizes."""
 
-WARM_UP_INPUT, WARM_UP_OUTPUT = 128, 32
-"""Tokens of a request that are enough to warm up on."""
-
 
 @dataclass(frozen=True, slots=True)
 class Ask:
@@ -70,14 +67,8 @@ class Work:
         return dataclasses.replace(self, rate=rate)
 
     def warm_up(self) -> "Work":
-        """As much of it as may be in progress at once: what an engine compiles or allocates, it does here.
-
-        Generation ends early, after prompts that are cut: what is longer would only do the same more often.
-        """
-        asks = self.asks[: max(self.at_once, 2)]
-        if not self.is_encoding:
-            asks = tuple(Ask(ask.ids[:WARM_UP_INPUT], min(ask.output_tokens, WARM_UP_OUTPUT)) for ask in asks)
-        return dataclasses.replace(self, asks=asks, rate=None)
+        """As much of it as may be in progress at once: what an engine compiles or allocates, it does here."""
+        return dataclasses.replace(self, asks=self.asks[: max(self.at_once, 2)], rate=None)
 
     def first_only(self) -> "Work":
         """The same prompts, one token each."""
