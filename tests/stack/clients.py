@@ -101,12 +101,10 @@ class Crowd:
     async def ask(self, client: httpx.AsyncClient, call: Call, chance: random.Random) -> None:
         """One request of the call's kind. Raises httpx.TransportError."""
         if call.kind == "batch":
-            answer = await client.post("/v1/classifications", json=LABELS)
-            note_answer(call, answer)
+            answer = await whole_answer(client, call, "/v1/classifications", LABELS)
             call.is_done = answer.status_code == 200 and len(answer.json()["data"]) == len(LABELS["input"])
         elif call.kind == "whole":
-            answer = await client.post("/v1/completions", json=TEXT)
-            note_answer(call, answer)
+            answer = await whole_answer(client, call, "/v1/completions", TEXT)
             if answer.status_code == 200:
                 call.tokens = len(answer.json()["choices"][0]["logprobs"]["tokens"])
                 call.is_done = call.tokens == TEXT["max_tokens"]
@@ -127,6 +125,15 @@ class Crowd:
                     call.is_hung_up = True
                     return
         call.is_cut |= not call.is_done and call.error is None
+
+
+async def whole_answer(client: httpx.AsyncClient, call: Call, path: str, body: dict[str, Any]) -> httpx.Response:
+    """The answer to a request that is not streamed; its status is known though it may end before its body is whole."""
+    async with client.stream("POST", path, json=body) as answer:
+        call.status = answer.status_code
+        await answer.aread()
+    note_answer(call, answer)
+    return answer
 
 
 def note_answer(call: Call, answer: httpx.Response) -> None:
