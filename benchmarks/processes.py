@@ -10,15 +10,11 @@ import sys
 import tempfile
 from typing import Any
 
-from app.engine.transports.process import ALLOCATION
 from benchmarks.measure import Sample
 from benchmarks.runners.runner import SERVERS, NotHosted, split_name
 
 ANSWER_S = 1800.0
 END_S = 30.0
-STEADY = {name: value for name, value in ALLOCATION.items() if name.startswith("MALLOC_")}
-"""For every engine what Tollgate gives its own: buffers are kept for the next step. By itself glibc comes to that in a
-process which has worked for a while; CTranslate2 is a quarter slower until then."""
 
 
 class Worker:
@@ -30,7 +26,7 @@ class Worker:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker", engine, model, size], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=self._log, text=True, start_new_session=True,
-            env=os.environ | {"TRANSFORMERS_VERBOSITY": "error", "PYTHONUNBUFFERED": "1"} | STEADY,
+            env=os.environ | {"TRANSFORMERS_VERBOSITY": "error", "PYTHONUNBUFFERED": "1"},
         )  # fmt: skip
         self._may_stop = split_name(engine)[0] not in SERVERS
         try:
