@@ -38,6 +38,17 @@ def kill_engine(engine: EngineClient) -> None:
     engine.process.signal(signal.SIGKILL)
 
 
+async def readiness(server: Running) -> list[int]:
+    """What `/readyz` says one after the other, until it was away and is back."""
+    seen: list[int] = []
+    while seen[-2:] != [503, 200]:
+        status = (await server.client.get("/readyz")).status_code
+        if seen[-1:] != [status]:
+            seen.append(status)
+        await asyncio.sleep(0.01)
+    return seen
+
+
 @pytest.fixture
 async def server(tmp_path: Path, checkpoints: dict[str, Path]) -> AsyncIterator[Running]:
     async with running_server(tmp_path, checkpoints, {"threads": 1, "slots": 4}) as running:
@@ -56,17 +67,8 @@ async def test_killed_under_sixteen_streams_every_client_sees_an_end_and_is_coun
         failures = [json.loads(line.removeprefix("data: "))["error"]["code"] for line in lines if '"error"' in line]
         return failures[0] if failures else lines[-1].removeprefix("data: ")
 
-    async def readiness() -> list[int]:
-        seen: list[int] = []
-        while seen[-2:] != [503, 200]:
-            status = (await server.client.get("/readyz")).status_code
-            if seen[-1:] != [status]:
-                seen.append(status)
-            await asyncio.sleep(0.01)
-        return seen
-
     streams = [asyncio.create_task(stream()) for _ in range(16)]
-    ready = asyncio.create_task(readiness())
+    ready = asyncio.create_task(readiness(server))
     await began.wait()
     kill_engine(engine)
     ends = await asyncio.wait_for(asyncio.gather(*streams), END_S)
@@ -90,7 +92,9 @@ async def test_a_model_whose_folder_went_away_is_loaded_again_when_it_is_back(
         boss, post = {"authorization": f"Bearer {server.admin_key}"}, server.client.post
         moved["tiny-gpt2"].rename(tmp_path / "away")
         assert (await post("/v1/completions", json=body)).status_code == 200
+        ready = asyncio.create_task(readiness(server))
         kill_engine(server.app.state.serving.engine)
+        await asyncio.wait_for(ready, END_S)
         other = {"model": "tiny-bert-classifier", "input": "hello"}
         assert (await post("/v1/classifications", json=other)).status_code == 200, "the others are there again"
         refused = await post("/v1/completions", json=body)
