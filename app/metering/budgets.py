@@ -71,13 +71,14 @@ def window_start_us(kind: str, at_us: int) -> int:
 def set_monthly(
     connection: Connection, *, clock: Clock, tenant_name: str, limit_nano: int, key: str | None = None
 ) -> str:
-    """Set the limit of this and the next months. Returns the budget's id."""
+    """Set the limit of this and the next months, also of one that a replica's fast clock has begun. Returns the id."""
     budget_id = _made(connection, clock=clock, tenant_name=tenant_name, key=key, kind=BudgetKind.MONTHLY)
     now_us = microseconds(clock.now())
     window_us = window_start_us(BudgetKind.MONTHLY, now_us)
     connection.execute(update(budget).where(budget.c.id == budget_id).values(limit_nano=limit_nano, is_active=True))
     _ensure(connection, budget_id, window_us, limit_nano)
-    connection.execute(update(budget_window).where(*_is(budget_id, window_us)).values(limit_nano=limit_nano))
+    these = (budget_window.c.budget_id == budget_id, budget_window.c.window_us >= window_us)
+    connection.execute(update(budget_window).where(*these).values(limit_nano=limit_nano))
     tell_reached(connection, budget_id, window_us, at_us=now_us)
     return budget_id
 
