@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Row, bindparam, case, or_, select, update
+from sqlalchemy import BigInteger, Connection, bindparam, case, or_, select, update
 
 from app.clock import Clock
 from app.errors import Conflict, IdempotencyMismatch, InsufficientQuota, NotFound
@@ -19,6 +19,7 @@ from app.metering.database import microseconds, moment_of, new_id, upsert
 from app.metering.leases import Window, leased_nano, spend_lease
 from app.metering.money import shown
 from app.metering.prices import tenant_id_of
+from app.metering.statements import Statement
 from app.metering.tables import api_key, budget, budget_charge, budget_window, tenant, top_up
 
 
@@ -76,7 +77,7 @@ def set_monthly(
     now_us = microseconds(clock.now())
     window_us = window_start_us(BudgetKind.MONTHLY, now_us)
     connection.execute(update(budget).where(budget.c.id == budget_id).values(limit_nano=limit_nano, is_active=True))
-    _ensure(connection, budget_id, window_us, limit_nano)
+    _ensure(connection, (budget_id, window_us), limit_nano)
     these = (budget_window.c.budget_id == budget_id, budget_window.c.window_us >= window_us)
     connection.execute(update(budget_window).where(*these).values(limit_nano=limit_nano))
     tell_reached(connection, budget_id, window_us, at_us=now_us)
@@ -109,7 +110,7 @@ def add_money(
             raise IdempotencyMismatch
         return TopUp(id=first.id, budget_id=budget_id, is_new=False)
     connection.execute(update(budget).where(budget.c.id == budget_id).values(is_active=True))
-    _ensure(connection, budget_id, 0, 0)
+    _ensure(connection, (budget_id, 0), 0)
     window = budget_window.c
     is_covered = () if amount_nano >= 0 else (window.limit_nano + amount_nano >= window.spent_nano + window.held_nano,)
     values: dict[str, Any] = {"limit_nano": window.limit_nano + amount_nano}
@@ -173,7 +174,7 @@ THAT_WINDOW = (
 )  # fmt: skip
 MORE_NANO = bindparam("more_nano", type_=BigInteger)
 SUCCESSOR = select(api_key.c.replaced_by).where(api_key.c.id == bindparam("of_key")).scalar_subquery()
-BINDING = (
+BINDING = Statement(
     select(budget.c.id, budget.c.kind, budget.c.limit_nano)
     .where(
         or_(
@@ -184,14 +185,14 @@ BINDING = (
     )
     .order_by(budget.c.id)
 )  # fmt: skip
-HOLD = (
+HOLD = Statement(
     update(budget_window)
     .where(
         *THAT_WINDOW, budget_window.c.spent_nano + budget_window.c.held_nano + MORE_NANO <= budget_window.c.limit_nano
     )
     .values(held_nano=budget_window.c.held_nano + MORE_NANO)
 )
-SPEND = (
+SPEND = Statement(
     update(budget_window)
     .where(*THAT_WINDOW)
     .values(
@@ -203,23 +204,22 @@ SPEND = (
         leased_nano().label("leased_nano"),
     )
 )  # fmt: skip
-CHARGE = budget_charge.insert()
+CHARGE = Statement(budget_charge.insert())
 
 
 def hold_money(
     connection: Connection, *, tenant_id: str, key_id: str, amount_nano: int, at_us: int
 ) -> tuple[Window, ...]:
     """Set `amount_nano` aside in every budget that binds this key, in one order. Raises InsufficientQuota."""
-    rows = connection.execute(BINDING, {"of_tenant": tenant_id, "of_key": key_id}).all()
     held: list[Window] = []
-    for row in rows:
-        window_us = window_start_us(row.kind, at_us)
-        if not _hold(connection, row.id, window_us, amount_nano):
-            if row.kind == BudgetKind.MONTHLY:
-                _ensure(connection, row.id, window_us, row.limit_nano)
-            if not _hold(connection, row.id, window_us, amount_nano):
-                raise _refusal(connection, row, window_us, amount_nano)
-        held.append((row.id, window_us))
+    for budget_id, kind, limit_nano in BINDING.rows(connection, {"of_tenant": tenant_id, "of_key": key_id}):
+        place = (budget_id, window_start_us(kind, at_us))
+        if not _hold(connection, place, amount_nano):
+            if kind == BudgetKind.MONTHLY:
+                _ensure(connection, place, limit_nano)
+            if not _hold(connection, place, amount_nano):
+                raise _refusal(connection, kind, place, amount_nano)
+        held.append(place)
     return tuple(held)
 
 
@@ -234,8 +234,8 @@ def room_nano(connection: Connection, windows: Sequence[Window]) -> int:
 
 def hold_more(connection: Connection, windows: Sequence[Window], amount_nano: int) -> None:
     """Hold `amount_nano` more in each, which `room_nano` has found to fit in this transaction."""
-    for budget_id, window_us in windows:
-        is_held = _hold(connection, budget_id, window_us, amount_nano)
+    for place in windows:
+        is_held = _hold(connection, place, amount_nano)
         assert is_held, "the rows are locked and the room was read. This is a bug."
 
 
@@ -254,25 +254,25 @@ def spend(
             connection.execute(select(budget_window.c.budget_id).where(*_is(*place)).with_for_update())
             beyond_nano = spend_lease(connection, replica_id=replica_id, place=place, cost_nano=beyond_nano)
         moved = {"more_nano": cost_nano, "less_nano": held_nano + beyond_nano}
-        row = connection.execute(SPEND, {"of_budget": budget_id, "of_window": window_us} | moved).one()
-        if cost_nano and row.alert_nano is not None and row.spent_nano >= row.alert_nano:
+        [row] = SPEND.rows(connection, {"of_budget": budget_id, "of_window": window_us} | moved)
+        limit_nano, spent_nano, still_held_nano, alert_nano, leased = row
+        if cost_nano and alert_nano is not None and spent_nano >= alert_nano:
             tell_reached(connection, budget_id, window_us, at_us=at_us)
-        left.append(row.limit_nano - row.spent_nano - row.held_nano + row.leased_nano)
+        left.append(limit_nano - spent_nano - still_held_nano + leased)
         if cost_nano:
             charge = {"request_id": request_id, "budget_id": budget_id, "window_us": window_us, "cost_nano": cost_nano}
-            connection.execute(CHARGE, charge)
+            CHARGE.count(connection, charge)
     return min(left) if left else None
 
 
 def balance_nano(connection: Connection, *, tenant_id: str, key_id: str, at_us: int) -> int | None:
     """The smallest amount that is left in a budget which binds the key; None without budgets."""
-    rows = connection.execute(BINDING, {"of_tenant": tenant_id, "of_key": key_id}).all()
     left: list[int] = []
-    for row in rows:
+    for budget_id, kind, limit_nano in BINDING.rows(connection, {"of_tenant": tenant_id, "of_key": key_id}):
         window = budget_window.c
         free = window.limit_nano - window.spent_nano - window.held_nano + leased_nano()
-        found = connection.scalar(select(free).where(*_is(row.id, window_start_us(row.kind, at_us))))
-        left.append(row.limit_nano if found is None else found)
+        found = connection.scalar(select(free).where(*_is(budget_id, window_start_us(kind, at_us))))
+        left.append(limit_nano if found is None else found)
     return min(left) if left else None
 
 
@@ -280,16 +280,16 @@ def _is(budget_id: str, window_us: int) -> tuple[Any, Any]:
     return budget_window.c.budget_id == budget_id, budget_window.c.window_us == window_us
 
 
-def _ensure(connection: Connection, budget_id: str, window_us: int, limit_nano: int) -> None:
-    values = {"budget_id": budget_id, "window_us": window_us, "limit_nano": limit_nano}
+def _ensure(connection: Connection, place: Window, limit_nano: int) -> None:
+    values = {"budget_id": place[0], "window_us": place[1], "limit_nano": limit_nano}
     connection.execute(
         upsert(connection, budget_window).values(**values, spent_nano=0, held_nano=0).on_conflict_do_nothing()
     )
 
 
-def _hold(connection: Connection, budget_id: str, window_us: int, amount_nano: int) -> bool:
-    given = {"of_budget": budget_id, "of_window": window_us, "more_nano": amount_nano}
-    return connection.execute(HOLD, given).rowcount == 1
+def _hold(connection: Connection, place: Window, amount_nano: int) -> bool:
+    given = {"of_budget": place[0], "of_window": place[1], "more_nano": amount_nano}
+    return HOLD.count(connection, given) == 1
 
 
 def _made(connection: Connection, *, clock: Clock, tenant_name: str, key: str | None, kind: BudgetKind) -> str:
@@ -313,12 +313,12 @@ def _made(connection: Connection, *, clock: Clock, tenant_name: str, key: str | 
     return made
 
 
-def _refusal(connection: Connection, row: Row[Any, Any, Any], window_us: int, amount_nano: int) -> InsufficientQuota:
-    window = connection.execute(select(budget_window).where(*_is(row.id, window_us))).one()
+def _refusal(connection: Connection, kind: str, place: Window, amount_nano: int) -> InsufficientQuota:
+    window = connection.execute(select(budget_window).where(*_is(*place))).one()
     left = window.limit_nano - window.spent_nano - window.held_nano
-    what = "prepaid balance" if row.kind == BudgetKind.PREPAID else "budget of this month"
+    what = "prepaid balance" if kind == BudgetKind.PREPAID else "budget of this month"
     return InsufficientQuota(
         f"The {what} does not cover this request: it may cost {shown(amount_nano)}, and {shown(max(0, left))} is left. "
         "Ask the operator to top up, or send less.",
-        place=(row.id, window_us),
+        place=place,
     )

@@ -42,22 +42,7 @@ def moment_of(value_us: int) -> datetime:
 
 def upsert(connection: Connection, table: Table) -> Any:
     """An insert that knows ON CONFLICT, in the words of the connection's database: both dialects' have one shape."""
-    return _upsert(connection.dialect.name, table)
-
-
-def _upsert(dialect: str, table: Table) -> Any:
-    return (postgresql.insert if dialect == "postgresql" else sqlite.insert)(table)
-
-
-class Upsert:
-    """A statement that begins as `upsert` does, made once for each dialect: what every request executes."""
-
-    def __init__(self, table: Table, made: Callable[[Any], Any]) -> None:
-        self._made = {dialect: made(_upsert(dialect, table)) for dialect in ("postgresql", "sqlite")}
-
-    def of(self, connection: Connection) -> Any:
-        """In the words of the connection's database."""
-        return self._made[connection.dialect.name]
+    return (postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert)(table)
 
 
 class Database:

@@ -11,16 +11,19 @@ from sqlalchemy import Connection, String, bindparam, delete, func, insert, lite
 
 from app.errors import NotFound
 from app.metering.database import moment_of, upsert
+from app.metering.statements import Statement
 from app.metering.tables import usage_entry, usage_event, usage_feed
 
 KEPT_US = 7 * 86_400_000_000
 Entry = Mapping[str, Any]
 """A row of usage_entry."""
-QUEUE_ENTRY = insert(usage_event).from_select(
-    ["feed", "entry_id", "leased_until_us"],
-    select(usage_feed.c.name, bindparam("of_entry", type_=String), literal(0)).where(
-        usage_feed.c.seen_us > bindparam("lately_us")
-    ),
+QUEUE_ENTRY = Statement(
+    insert(usage_event).from_select(
+        ["feed", "entry_id", "leased_until_us"],
+        select(usage_feed.c.name, bindparam("of_entry", type_=String), literal(0)).where(
+            usage_feed.c.seen_us > bindparam("lately_us")
+        ),
+    )
 )
 
 
@@ -35,7 +38,7 @@ def register(connection: Connection, feed: str, *, now_us: int) -> None:
 
 def queue_entry(connection: Connection, entry_id: str, *, at_us: int) -> None:
     """In the transaction that made the entry: a row for each feed that was seen lately."""
-    connection.execute(QUEUE_ENTRY, {"of_entry": entry_id, "lately_us": at_us - KEPT_US})
+    QUEUE_ENTRY.count(connection, {"of_entry": entry_id, "lately_us": at_us - KEPT_US})
 
 
 def claim(

@@ -1,24 +1,26 @@
 """The ledger: a hold is taken before work and settled after it, into exactly one entry that never changes."""
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, bindparam, delete, or_, select, update
+from sqlalchemy import Connection, RowMapping, Text, bindparam, cast, delete, or_, select, update
 
 from app.clock import Clock
 from app.errors import NotFound
 from app.metering.budgets import balance_nano, hold_money, hold_more, room_nano, spend
 from app.metering.changes import note_change
-from app.metering.database import Upsert, microseconds, moment_of
+from app.metering.database import microseconds, moment_of
 from app.metering.feed import queue_entry
 from app.metering.idempotency import Once, take_late
 from app.metering.leases import Window
 from app.metering.money import Meter, cost_nano
 from app.metering.prices import prices_or_refusal
 from app.metering.rollups import add_to_sums
+from app.metering.statements import Statement
 from app.metering.tables import api_key, hold, tenant, usage_entry
 
 
@@ -100,10 +102,14 @@ class Receipt:
     """The smallest amount left in a budget that binds the key; None without budgets."""
 
 
-OPEN_HOLD = hold.insert()
-MAKE_ENTRY = Upsert(usage_entry, lambda insert: insert.on_conflict_do_nothing().returning(usage_entry.c.id))
-END_HOLD = (
-    delete(hold).where(hold.c.request_id == bindparam("of_request")).returning(hold.c.amount_nano, hold.c.windows)
+OPEN_HOLD = Statement(hold.insert())
+MAKE_ENTRY = Statement(
+    lambda insert: insert.on_conflict_do_nothing().returning(usage_entry.c.id), table=usage_entry
+)  # fmt: skip
+END_HOLD = Statement(
+    delete(hold)
+    .where(hold.c.request_id == bindparam("of_request"))
+    .returning(hold.c.amount_nano, cast(hold.c.windows, Text))
 )
 
 
@@ -117,8 +123,8 @@ def open_hold(connection: Connection, admission: Admission) -> Admission:
         connection, tenant_id=admission.tenant_id, key_id=admission.key_id, amount_nano=amount,
         at_us=admission.admitted_us,
     )  # fmt: skip
-    connection.execute(
-        OPEN_HOLD,
+    OPEN_HOLD.count(
+        connection,
         {
             "request_id": admission.request_id, "tenant_id": admission.tenant_id, "key_id": admission.key_id,
             "model": admission.model, "task": admission.task, "route": admission.route,
@@ -225,7 +231,7 @@ def settle(
         "cost_nano": cost, "currency": currency, "replica_id": admission.replica_id,
         "duration_ms": max(0, at_us - admission.admitted_us) // 1000,
     }  # fmt: skip
-    is_new = connection.execute(MAKE_ENTRY.of(connection), entry).first() is not None
+    is_new = bool(MAKE_ENTRY.rows(connection, entry))
     left = release(
         connection, admission.request_id, cost_nano=cost if is_new else 0, windows=admission.windows,
         replica_id=admission.replica_id, at_us=at_us,
@@ -246,10 +252,10 @@ def release(
 
     Harmless without a hold: then only what it cost is spent, in `windows`, out of the replica's lease.
     """
-    row = connection.execute(END_HOLD, {"of_request": request_id}).first()
-    held_nano = 0 if row is None else row.amount_nano
-    if row is not None:
-        windows = [(str(budget_id), int(window_us)) for budget_id, window_us in row.windows]
+    held_nano = 0
+    for amount_nano, places in END_HOLD.rows(connection, {"of_request": request_id}):
+        held_nano = amount_nano
+        windows = [(str(budget_id), int(window_us)) for budget_id, window_us in json.loads(places)]
     if not windows or not (held_nano or cost_nano):
         return None
     return spend(

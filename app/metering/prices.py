@@ -8,10 +8,11 @@ from app.clock import Clock
 from app.errors import PriceMissing
 from app.metering.database import microseconds, moment_of, new_id
 from app.metering.money import Meter, per_million_text
+from app.metering.statements import Statement
 from app.metering.tables import price, tenant
 from app.metering.tenants import find_tenant
 
-PRICES = (
+PRICES = Statement(
     select(price.c.meter, price.c.pico_per_unit)
     .where(
         price.c.model == bindparam("of_model"), price.c.task == bindparam("of_task"),
@@ -26,7 +27,7 @@ PRICES = (
 def prices_of(connection: Connection, *, model: str, task: str, tenant_id: str | None, at_us: int) -> dict[str, int]:
     """Pico-units per unit by meter, as they hold at `at_us`; empty when there is no price at all."""
     given = {"of_model": model, "of_task": task, "of_tenant": tenant_id, "at_us": at_us}
-    return {meter: pico for meter, pico in connection.execute(PRICES, given)}
+    return {meter: pico for meter, pico in PRICES.rows(connection, given)}
 
 
 def prices_or_refusal(

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table
 
-from app.metering.database import Upsert
+from app.metering.statements import Statement
 from app.metering.tables import usage_day, usage_hour
 
 HOUR_US = 3_600_000_000
@@ -14,15 +14,15 @@ SAME = ("tenant_id", "key_id", "model", "task")
 COUNTED = ("input_tokens", "output_tokens", "cached_tokens", "characters", "cost_nano")
 
 
-def adding(table: Table) -> Upsert:
+def adding(table: Table) -> Statement:
     """The statement that adds a row to its sums."""
     summed = ("requests", *COUNTED)
-    return Upsert(
-        table,
+    return Statement(
         lambda insert: insert.on_conflict_do_update(
             index_elements=list(table.primary_key.columns),
             set_={name: table.c[name] + insert.excluded[name] for name in summed},
         ),
+        table=table,
     )
 
 
@@ -34,4 +34,4 @@ def add_to_sums(connection: Connection, entry: Mapping[str, Any]) -> None:
     values = {"requests": 1} | {name: entry[name] for name in (*SAME, *COUNTED)}
     for statement, moment, length_us in SUMS:
         start_us = entry["occurred_us"] - entry["occurred_us"] % length_us
-        connection.execute(statement.of(connection), {moment: start_us} | values)
+        statement.count(connection, {moment: start_us} | values)
