@@ -10,7 +10,7 @@ from tests.cli.test_serve import command, environment, served
 from tests.fixtures.redis import RedisServer
 
 CALL = {"model": "tiny-bert-classifier", "input": "hello"}
-RETURN_S = 10.0
+RETURN_S = 60.0
 
 
 def shared(client: httpx.Client) -> float:
@@ -23,6 +23,7 @@ def test_customers_see_no_error_while_redis_is_away(
 ) -> None:
     env = environment(tmp_path, checkpoints) | {
         "TOLLGATE_LIMITS__REDIS_URL": redis_server.url,
+        "TOLLGATE_LIMITS__REDIS_TIMEOUT_S": "5",
         "TOLLGATE_LIMITS__REPLICAS": "2",
         "TOLLGATE_ENGINE__THREADS": "1",
     }

@@ -110,11 +110,13 @@ async def test_a_hung_up_stream_stops_and_is_counted_once(server: Running) -> No
     assert server.app.state.serving.engine.stats().running == 0
 
 
+@pytest.mark.usefixtures("slow_engine")
 async def test_a_waiting_json_request_that_is_hung_up_stops(server: Running) -> None:
     body = {"model": "tiny-gpt2", "prompt": "one " * 8, "max_tokens": 40, "n": 64, "ignore_eos": True}
     task = asyncio.create_task(server.client.post("/v1/completions", json=body))
-    while not server.app.state.serving.engine.stats().running:  # noqa: ASYNC110
-        await asyncio.sleep(0)
+    while not server.app.state.serving.engine.stats().running:
+        assert not task.done(), task.result().text
+        await asyncio.sleep(0.001)
     task.cancel()
     (entry,) = await server.settled(1)
     assert entry["outcome"] == "cancelled"

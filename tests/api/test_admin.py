@@ -57,13 +57,15 @@ async def test_a_key_lives_through_its_whole_life(server: Running, boss: httpx.A
     ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("slow_engine")
 async def test_a_suspended_tenant_is_refused_and_its_stream_stops(server: Running, boss: httpx.AsyncClient) -> None:
     key = (await made(boss))["key"]
     headers = {"authorization": f"Bearer {key}"}
-    body = {"model": "tiny-gpt2", "prompt": "one " * 8, "max_tokens": 30, "n": 16, "ignore_eos": True}
+    body = {"model": "tiny-gpt2", "prompt": "one " * 8, "max_tokens": 30, "n": 64, "ignore_eos": True}
     running = asyncio.create_task(server.client.post("/v1/completions", json=body, headers=headers))
-    while not server.app.state.serving.engine.stats().running:  # noqa: ASYNC110
-        await asyncio.sleep(0)
+    while not server.app.state.serving.engine.stats().running:
+        assert not running.done(), running.result().text
+        await asyncio.sleep(0.001)
     assert (await boss.post("/admin/tenants/zeta/suspend")).json()["status"] == "suspended"
     ended = await running
     assert (ended.status_code, ended.json()["error"]["code"]) == (401, "key_revoked")

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from app.metering.money import Meter
 from app.metering.prices import set_price
 from app.metering.tables import hold
 from app.metering.verify import drifts
-from tests.fixtures.server import Running
+from tests.fixtures.server import PATIENCE_S, Running
 
 CLOCK = SystemClock()
 PRICE = 10
@@ -49,9 +50,9 @@ async def money(server: Running, nano: int, key: str | None = None) -> None:
 
 async def books(server: Running) -> BudgetState:
     """The one budget, once nothing runs; what was spent is the sum of the entries."""
-    for _ in range(200):
-        if not await server.database.run(lambda c: c.execute(select(hold.c.request_id)).all()):
-            break
+    give_up_s = time.monotonic() + PATIENCE_S
+    while held := await server.database.run(lambda c: c.execute(select(hold.c.request_id)).all()):
+        assert time.monotonic() < give_up_s, held
         await asyncio.sleep(0.02)
     assert await server.database.run(lambda c: list(drifts(c))) == []
     [found] = await server.database.run(lambda c: list_budgets(c, clock=CLOCK))
@@ -168,6 +169,7 @@ async def test_a_repetition_after_a_price_has_risen_is_the_first_answer_at_the_f
     await books(shop)
 
 
+@pytest.mark.usefixtures("slow_engine")
 async def test_a_rotated_key_takes_its_budget_along_and_stays_bound_itself(shop: Running, tmp_path: Path) -> None:
     """Neither a fresh key nor the overlap is a way out of a key's own budget, also when it is rotated twice."""
     await money(shop, PRICE * (READ + 50) * 3, key="first")

@@ -16,6 +16,9 @@ from app.api.stream import SseResponse, event
 FRAME = event(b"x" * 32_768)
 FRAMES_IN_SOCKETS_MAX = 400
 """What the kernel and uvicorn hold of one connection: a few megabytes; 13 of them."""
+WAIT_S = 20.0
+STALLED_S = 2.0
+LOOK_S = 0.2
 
 
 @dataclass
@@ -83,7 +86,7 @@ async def test_the_first_event_leaves_before_there_is_a_second_and_no_proxy_hold
     source = Source()
     async with serving(source) as port, opened(port) as answer:
         lines = answer.aiter_lines()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(WAIT_S):
             assert await anext(lines) == "data: 1"
         assert source.made == 1
         assert answer.headers["x-accel-buffering"] == "no"
@@ -94,7 +97,7 @@ async def test_the_first_event_leaves_before_there_is_a_second_and_no_proxy_hold
 
 
 async def test_silence_is_broken_by_comments() -> None:
-    async with serving(Source(), keep_alive_s=0.05) as port, opened(port) as answer, asyncio.timeout(2):
+    async with serving(Source(), keep_alive_s=0.05) as port, opened(port) as answer, asyncio.timeout(WAIT_S):
         lines = answer.aiter_lines()
         found = [await anext(lines) for _ in range(6)]
         assert found == ["data: 1", "", ": keep-alive", "", ": keep-alive", ""]
@@ -106,7 +109,7 @@ async def test_a_hang_up_is_heard_behind_middleware() -> None:
         async with serving(source) as port:
             async with opened(port) as answer:
                 await anext(answer.aiter_bytes())
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(WAIT_S):
                 await source.ended.wait()
             made = source.made
             await asyncio.sleep(0.05)
@@ -115,15 +118,16 @@ async def test_a_hang_up_is_heard_behind_middleware() -> None:
 
 async def test_a_reader_that_reads_nothing_is_not_buffered_for_and_is_given_up() -> None:
     source = Source(endless=True)
-    async with serving(source, stalled_s=0.5) as port:
+    async with serving(source, stalled_s=STALLED_S) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
         writer.write(b"GET /stream HTTP/1.1\r\nhost: x\r\n\r\n")
-        await asyncio.sleep(0.3)
-        made = source.made
-        assert not source.ended.is_set()
-        await asyncio.sleep(0.1)
-        assert source.made == made <= FRAMES_IN_SOCKETS_MAX
-        async with asyncio.timeout(3):
+        made = 0
+        while not made or source.made != made:
+            made = source.made
+            await asyncio.sleep(LOOK_S)
+        assert made <= FRAMES_IN_SOCKETS_MAX
+        assert not source.ended.is_set(), "it is waited for"
+        async with asyncio.timeout(WAIT_S):
             await source.ended.wait()
         assert source.made == made
         writer.close()

@@ -26,4 +26,4 @@ def test_operators_have_a_port_of_their_own(
         assert http.get(url + "/v1/models").status_code == 403
         assert http.get(url + "/v1/models", headers={"x-api-key": "sk-tg-noise"}).status_code == 401
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0

@@ -12,26 +12,26 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.fixtures.process import Served, served
+from tests.fixtures.process import Served, children_of, is_running, served
 
 BODY = {
     "model": "tiny-gpt2", "prompt": [[5, 6, 7]] * 4, "n": 4, "max_tokens": 60, "ignore_eos": True, "stream": True,
 }  # fmt: skip
 """With one slot it lasts long enough to halt the engine in its middle."""
 ONE_SLOT = {"TOLLGATE_ENGINE__SLOTS": "1"}
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
+LONG_DRAIN_S = 120.0
 
 
 def engine_of(server: Served) -> int:
     """The engine's process: a child of the server or of its parent."""
-    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text(encoding="utf-8")
-    named = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children.split()}
+    named = children_of(server.process.pid)
     return next(pid for pid, line in named.items() if b"app.engine.transports.worker" in line)
 
 
 def until_gone(pid: int) -> None:
     give_up_s = time.monotonic() + PATIENCE_S
-    while Path(f"/proc/{pid}").exists():
+    while is_running(pid):
         assert time.monotonic() < give_up_s, f"{pid} outlives its parent"
         time.sleep(0.02)
 
@@ -66,12 +66,12 @@ def outcomes(server: Served) -> list[str]:
 def test_sigterm_lets_balancers_notice_then_a_stream_end_and_exits_0(
     tmp_path: Path, checkpoints: dict[str, Path]
 ) -> None:
-    with served(tmp_path, checkpoints, TOLLGATE_API__DRAIN_DELAY_S="1", **ONE_SLOT) as server:
+    with served(tmp_path, checkpoints, TOLLGATE_API__DRAIN_DELAY_S="3", **ONE_SLOT) as server:
         engine = engine_of(server)
         with streaming(server) as lines:
             with halted(engine):
                 server.process.send_signal(signal.SIGTERM)
-                server.until("/readyz", 503, timeout_s=0.8)
+                server.until("/readyz", 503, timeout_s=PATIENCE_S)
                 assert server.status("/livez") == 200
                 shown = httpx.get(server.url + "/v1/models", headers=server.headers)
                 assert (shown.status_code, shown.headers["connection"]) == (200, "close")
@@ -89,17 +89,18 @@ def test_a_request_that_comes_while_draining_is_told_to_try_elsewhere(
     with served(tmp_path, checkpoints) as server, socket.socket() as late:
         address = httpx.URL(server.url)
         body = json.dumps(BODY).encode()
+        late.settimeout(PATIENCE_S)
         late.connect((address.host, address.port))
         late.sendall(
             f"POST /v1/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {server.key}\r\n"
-            f"content-length: {len(body)}\r\n\r\n".encode()
+            f"expect: 100-continue\r\ncontent-length: {len(body)}\r\n\r\n".encode()
             + body[:5]
         )
-        time.sleep(0.3)
+        begun = b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert late.recv(len(begun), socket.MSG_WAITALL) == begun, "it has begun"
         server.process.send_signal(signal.SIGTERM)
         server.until("/livez", None, timeout_s=PATIENCE_S)
         late.sendall(body[5:])
-        late.settimeout(PATIENCE_S)
         received = b""
         while part := late.recv(4096):
             received += part
@@ -132,14 +133,15 @@ def test_what_outlasts_the_drain_is_told_so_and_settled_as_far_as_it_came(
 
 @pytest.mark.parametrize("words", [(), pytest.param(("--workers", "2"), marks=pytest.mark.fault_long)])
 def test_a_second_signal_aborts(tmp_path: Path, checkpoints: dict[str, Path], words: tuple[str, ...]) -> None:
-    with served(tmp_path, checkpoints, *words, **ONE_SLOT) as server, streaming(server):
+    drain_s = {"TOLLGATE_API__DRAIN_S": str(LONG_DRAIN_S)}
+    with served(tmp_path, checkpoints, *words, **drain_s, **ONE_SLOT) as server, streaming(server):
         engine = engine_of(server)
         with halted(engine):
             server.process.send_signal(signal.SIGTERM)
-            time.sleep(0.3)
+            server.until("/livez", None, timeout_s=PATIENCE_S)
             assert server.process.poll() is None
             server.process.send_signal(signal.SIGINT)
-            assert server.process.wait(8) == 1
+            assert server.process.wait(LONG_DRAIN_S / 2) == 1
         until_gone(engine)
 
 
@@ -164,7 +166,7 @@ def test_few_open_files_are_few_connections_and_no_outage(tmp_path: Path, checkp
         assert b"503" in idle[-1].recv(100)
         for one in idle[:10]:
             one.close()
-        time.sleep(0.2)
+        server.until("/livez", 200)
         with streaming(server) as lines:
             assert list(lines)[-1] == "data: [DONE]"
         assert server.command("usage", "--json"), "what it sold is written, too"

@@ -79,7 +79,7 @@ def test_keys_and_entries_outlive_a_kill_and_a_restart(tmp_path: Path, checkpoin
     with served(env) as (url, process):
         assert httpx.post(url + "/v1/completions", json=body, headers=headers).status_code == 200
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=60) == 0
     entries = json.loads(command(env, "usage", "--json"))
     assert [entry["key_name"] for entry in entries] == ["web"] * len(entries)
     outcomes = [entry["outcome"] for entry in entries]

@@ -99,4 +99,4 @@ def test_a_start_that_waits_ends_when_it_is_asked_to(tmp_path: Path) -> None:
     with starting(tmp_path, nobody) as (client, process):
         asked(client, "/startupz", PHASE)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0

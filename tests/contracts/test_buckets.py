@@ -43,7 +43,7 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         yield Place(local, local)
         return
     server: RedisServer = request.getfixturevalue("redis_server")
-    both = [SharedBuckets(url=server.url, timeout_s=2.0, clock=SystemClock()) for _ in range(2)]
+    both = [SharedBuckets(url=server.url, timeout_s=30.0, clock=SystemClock()) for _ in range(2)]
     yield Place(*both)
     for buckets in both:
         await buckets.close()

@@ -103,7 +103,7 @@ def run_kills(home: Path, checkpoints: dict[str, Path], *, kills: int, streams: 
             process.wait()
     with served(env) as (url, process):
         process.send_signal(signal.SIGTERM)
-        process.wait(timeout=30)
+        process.wait(timeout=60)
     entries, holds = asyncio.run(books_of(home))
     by_id = {entry["request_id"]: entry for entry in entries}
     assert holds == 0

@@ -243,7 +243,7 @@ async def test_a_key_is_charged_once_and_kept_for_a_day_less_the_difference(
 
 async def test_a_rate_limit_is_counted_by_the_clock_of_redis(redis_server: RedisServer) -> None:
     true = TurnedClock()
-    settings = LimitSettings.model_validate({"redis_url": redis_server.url, "replicas": 2, "redis_timeout_s": 2})
+    settings = LimitSettings.model_validate({"redis_url": redis_server.url, "replicas": 2, "redis_timeout_s": 5})
     both = [
         Limits(settings=settings, clock=clock, metrics=Metrics()) for clock in (true, OffClock(true, DIFFERENCES_S[-1]))
     ]

@@ -11,7 +11,7 @@ from psycopg.rows import dict_row
 from deploy.stack import Stack
 from tests.stack.clients import INPUT_TOKENS, TEXT, Call, Crowd
 
-SETTLED_S = 15.0
+SETTLED_S = 60.0
 EVENTS_UNDER_WAY = 3
 """Pieces of one stream that may be noted and not yet received: made, queued, being sent."""
 

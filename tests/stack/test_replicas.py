@@ -41,7 +41,8 @@ async def customers(stack: Stack, count: int, *, killed: int | None = None) -> A
 def children_of(pid: int) -> list[int]:
     found: list[int] = []
     for task in Path(f"/proc/{pid}/task").iterdir():
-        found += [int(child) for child in (task / "children").read_text().split()]
+        with suppress(OSError):  # a thread may end meanwhile
+            found += [int(child) for child in (task / "children").read_text().split()]
     return found
 
 

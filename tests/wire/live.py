@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from tests.fixtures.server import Running, make_key, running_server
+from tests.fixtures.server import PATIENCE_S, Running, make_key, running_server
 from tests.wire.environments import python_of
 
 T = TypeVar("T")
@@ -39,7 +40,7 @@ class Live:
 
     def on_server(self, work: Coroutine[Any, Any, T]) -> T:
         """Run `work` on the server's loop and wait for it."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(2 * PATIENCE_S)
 
     def new_key(self, *, is_admin: bool = False) -> str:
         """A fresh customer's first key, so that a test's entries are its own: `entries(key)`."""
@@ -65,13 +66,13 @@ class Live:
         return self.on_server(self._entries(self._tenants[key], count))
 
     async def _entries(self, tenant: str, count: int) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
-        for _ in range(200):
+        give_up_s = time.monotonic() + PATIENCE_S
+        while True:
             found = [entry for entry in await self.running.entries() if entry["tenant"] == tenant]
             if len(found) >= count:
                 return found
+            assert time.monotonic() < give_up_s, f"{len(found)} entries, {count} expected"
             await asyncio.sleep(0.02)
-        raise AssertionError(f"{len(found)} entries, {count} expected")
 
     def run_client(self, script: str, *, key: str, environment: str | None = None, **given: str) -> Any:
         """Run `clients/<script>.py` as a process of its own and return the JSON that it prints last.
@@ -116,12 +117,12 @@ def live_server(home: Path, checkpoints: dict[str, Path]) -> Iterator[Live]:
 
     thread = threading.Thread(target=work, name="live-server")
     thread.start()
-    ready.wait(60)
+    ready.wait(2 * PATIENCE_S)
     assert made, f"the server did not start: {failures}"
     live = made[0]
     try:
         yield live
     finally:
         live._loop.call_soon_threadsafe(stop.set)
-        thread.join(30)
+        thread.join(PATIENCE_S)
     assert not thread.is_alive() and not failures, f"the server did not stop well: {failures}"
