@@ -21,6 +21,8 @@ from tests.fixtures.postgres import Postgres
 BODY: dict[str, Any] = {"model": "tiny-gpt2", "prompt": [5, 6, 7], "max_tokens": 50, "n": 2, "ignore_eos": True}
 """100 tokens: more than a budget holds at first, so that holds grow while the database is away."""
 PAUSE_S = 0.05
+ENOUGH = 30
+LEASED = "SELECT count(DISTINCT budget_id) FROM budget_lease WHERE amount_nano > 0"
 ARRIVE_S = 60.0
 
 
@@ -81,6 +83,15 @@ async def run_customers(customers: Customers, keys: dict[str, str], away: Callab
     await asyncio.gather(*running)
 
 
+def until_money_is_set_aside(url: str, customers: Customers) -> None:
+    """All are served, and both budgets are leased."""
+    give_up_s = time.monotonic() + ARRIVE_S
+    with psycopg.connect(url, autocommit=True) as connection:
+        while len(customers.received) < ENOUGH or connection.execute(LEASED).fetchall() != [(2,)]:
+            assert time.monotonic() < give_up_s, "no leases are taken"
+            time.sleep(0.05)
+
+
 async def books_of(url: str, home: Path) -> tuple[list[dict[str, Any]], list[str]]:
     database = Database(home=home, url=url)
     await database.open()
@@ -105,7 +116,7 @@ def sell_while_away(postgres: Postgres, home: Path, checkpoints: dict[str, Path]
         counts: list[int] = []
 
         def take_it_away() -> None:
-            time.sleep(5.0)
+            until_money_is_set_aside(url, customers)
             postgres.stop()
             try:
                 counts.append(len(customers.received))
