@@ -74,7 +74,9 @@ class Live:
             assert time.monotonic() < give_up_s, f"{len(found)} entries, {count} expected"
             await asyncio.sleep(0.02)
 
-    def run_client(self, script: str, *, key: str, environment: str | None = None, **given: str) -> Any:
+    def run_client(
+        self, script: str, *, key: str, environment: str | None = None, most_s: float = CLIENT_S_MAX, **given: str
+    ) -> Any:  # fmt: skip
         """Run `clients/<script>.py` as a process of its own and return the JSON that it prints last.
 
         It finds TOLLGATE_URL, TOLLGATE_KEY and the `given` names (in capitals) in its environment. `environment` names
@@ -85,7 +87,7 @@ class Live:
         offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
         names = {name.upper(): value for name, value in given.items()}
         done = subprocess.run(
-            [python, str(CLIENTS / f"{script}.py")], capture_output=True, text=True, timeout=CLIENT_S_MAX, check=False,
+            [python, str(CLIENTS / f"{script}.py")], capture_output=True, text=True, timeout=most_s, check=False,
             env=kept | offline | names | {"TOLLGATE_URL": self.url, "TOLLGATE_KEY": key},
         )  # fmt: skip
         assert done.returncode == 0, f"{script} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"

@@ -45,7 +45,7 @@ def attend_cached(
         attend_slots(qkv[:, :width], tokens, cache, layer, scale, out)
     if not tokens.prompts:
         return out
-    if cache.arrays and _has_spans(qkv, keys.shape[-1]):
+    if cache.arrays and has_spans(qkv, keys.shape[-1]):
         held_keys, held_values = cache.arrays[layer]
         is_narrow = keys.dtype is torch.bfloat16 and HAS_BF16_512
         (spans_bf16 if is_narrow else spans).attend_spans(
@@ -57,7 +57,7 @@ def attend_cached(
     return out
 
 
-def _has_spans(qkv: torch.Tensor, head_dim: int) -> bool:
+def has_spans(qkv: torch.Tensor, head_dim: int) -> bool:
     """Whether kernels/spans.py runs here, for these numbers and heads."""
     is_plain = qkv.device.type == "cpu" and qkv.dtype is torch.float32
     return HAS_FMA_512 and is_plain and head_dim % PANEL == 0
@@ -134,7 +134,7 @@ def attend_packed(
     qkv: (tokens, 3 * width) with tokens = sum(lengths); `narrow` is what its products may be computed in. Returns
     (tokens, width).
     """
-    if _has_spans(qkv, qkv.shape[1] // 3 // heads):
+    if has_spans(qkv, qkv.shape[1] // 3 // heads):
         packed = torch.empty(qkv.shape[0], qkv.shape[1] // 3)
         counts = np.array(lengths, np.int64)
         is_narrow = narrow is torch.bfloat16 and HAS_BF16_512

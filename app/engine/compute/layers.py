@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -157,13 +158,26 @@ class Int8Linear(PackedLinear):
             self.panels.copy_(whole.to(torch.int8).view(-1, PANEL, inputs // 4, 4).transpose(1, 2))
         else:
             self.columns = whole.to(torch.int8).T.contiguous()
-        self.arrays = self.panels.numpy(), self.scales.numpy(), self.sums.numpy(), self.bias.numpy()
-        """Panels, scales, sums and bias, as the kernels take a layer."""
+
+    @cached_property
+    def arrays(self) -> tuple[Array, Array, Array, Array]:
+        """Panels, scales, sums and bias, as the kernels take a layer: views, once the tensors do not move any more."""
+        return self.panels.numpy(), self.scales.numpy(), self.sums.numpy(), self.bias.numpy()
+
+    @property
+    def addresses(self) -> tuple[int, ...]:
+        """Where the arrays lie, and how many outputs there are."""
+        return *(array.ctypes.data for array in self.arrays), self.outputs
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether the panels are filled: the kernels run here."""
+        return self.columns is None
 
     def _call(self, x: torch.Tensor, act: Activation | None, add: torch.Tensor | None, out: Array) -> None:
         added = np.empty((len(out), 0), np.float32) if add is None else add.numpy()
         number = act.number if act else 0
-        if self.columns is not None:
+        if not self.is_packed:
             self._by_torch(x, act, add, out)
         elif len(out) >= TILED_ROWS * threads():
             tiles.project_tiles(x.numpy(), self.arrays, number, added, threads(), out)
@@ -187,21 +201,10 @@ class Tail:
 
     def __init__(self, *, out: Linear, norm_read: Norm, up: Linear, act: Activation, down: Linear, norm: Norm) -> None:
         self.out, self.norm_read, self.up, self.act, self.down, self.norm = out, norm_read, up, act, down, norm
-        self._linears = [each for each in (out, up, down) if isinstance(each, Int8Linear) and each.columns is None]
-        self._norms = [each for each in (norm_read, norm) if isinstance(each, KernelNorm)]
 
     def __call__(self, read: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """read, x (tokens, width) → (tokens, width); many rows in int8 by one kernel, which gives the same bits."""
-        if len(self._linears) < 3 or len(self._norms) < 2 or len(x) < TILED_ROWS * threads():
-            return self.widen(self.add_read(read, x))
-        result = torch.empty_like(x)
-        dense, up, down = (each.arrays for each in self._linears)
-        first, second = self._norms
-        tiles.finish_layer(
-            read.numpy(), x.numpy(), dense, up, down, (*first.arrays, *second.arrays),
-            (np.float32(first.epsilon), np.float32(second.epsilon)), self.act.number, threads(), result.numpy(),
-        )  # fmt: skip
-        return result
+        """read, x (tokens, width) → (tokens, width)."""
+        return self.widen(self.add_read(read, x))
 
     def add_read(self, read: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """The first half: norm(out(read) + x)."""

@@ -12,6 +12,7 @@ from app.engine.compute.cache import SlotCache, Span, StepTokens
 from app.engine.compute.choice import Scores
 from app.engine.compute.kernels import threads
 from app.engine.compute.layers import TILED_ROWS, Tail, make_linear, make_norm
+from app.engine.compute.post_norm import Block, Layers
 from app.engine.compute.sampling import Sampler, draw
 from app.engine.jobs import Precision, Sampling
 
@@ -21,14 +22,17 @@ CPU = torch.device("cpu")
 
 def layers(precision: Precision) -> None:
     """A norm, and a linear layer with and without a residual; of few rows and of many; and an encoder's layer."""
-    norm = make_norm(torch.ones(8), torch.ones(8), 1e-5, precision=precision)
-    layer = make_linear(torch.ones(8, 8), None, precision=precision)
+    width = HEAD_DIMS[0]
+    norm = make_norm(torch.ones(width), torch.ones(width), 1e-5, precision=precision)
+    layer, qkv = (make_linear(torch.ones(outputs, width), None, precision=precision) for outputs in (width, 3 * width))
     for count in (2, TILED_ROWS * threads()):
-        x = torch.ones(count, 8)
+        x = torch.ones(count, width)
         norm(x)
         layer(x)
         layer(x, add=x)
-    Tail(out=layer, norm_read=norm, up=layer, act=GELU, down=layer, norm=norm)(x, x)
+    block = Block(qkv, Tail(out=layer, norm_read=norm, up=layer, act=GELU, down=layer, norm=norm))
+    narrow = torch.float32 if precision is Precision.FP32 else torch.bfloat16
+    Layers([block], heads=1, scale=1.0, narrow=narrow)(x, [len(x)])
 
 
 def attention(head_dim: int, dtype: torch.dtype) -> None:

@@ -1,5 +1,6 @@
 """The kernels against torch's own operations, and a row by itself against the same row in company, bit for bit."""
 
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -14,6 +15,7 @@ from app.engine.compute.attention import attend_cached, attend_one, attend_packe
 from app.engine.compute.cache import SlotCache, Span, StepTokens
 from app.engine.compute.kernels import HAS_FMA_512, HAS_VNNI_512, linear, rows, set_threads, threads
 from app.engine.compute.layers import Fp32Linear, Int8Linear, KernelNorm, PlainLinear, Tail
+from app.engine.compute.post_norm import Block, Layers
 
 CASES = settings(max_examples=25, deadline=None)
 needs_fma = pytest.mark.skipif(not HAS_FMA_512, reason="this processor has no AVX-512")
@@ -121,25 +123,42 @@ def test_a_row_that_is_not_finite_spoils_only_its_own_results(
     assert torch.equal(spoilt[others], clean[others])
 
 
-@needs_vnni
-@given(count=st.integers(1, 260), act=st.sampled_from(sorted(ACTIVATIONS)), seed=st.integers(0, 9))
-@CASES
-def test_the_tail_of_a_layer_is_its_parts_to_the_bit(count: int, act: str, seed: int) -> None:
-    width, inner = 36, 72
+def drawn_block(width: int, inner: int, act: str, seed: int) -> Block:
     tail = Tail(
         out=Int8Linear(drawn(width, width, seed=seed), drawn(width)),
-        norm_read=KernelNorm(drawn(width), drawn(width), 1e-5),
-        up=Int8Linear(drawn(inner, width), drawn(inner)),
+        norm_read=KernelNorm(drawn(width, seed=seed), drawn(width), 1e-5),
+        up=Int8Linear(drawn(inner, width, seed=seed), drawn(inner)),
         act=ACTIVATIONS[act],
-        down=Int8Linear(drawn(width, inner), drawn(width)),
-        norm=KernelNorm(drawn(width, seed=1), drawn(width, seed=2), 1e-5),
+        down=Int8Linear(drawn(width, inner, seed=seed), drawn(width)),
+        norm=KernelNorm(drawn(width, seed=seed + 1), drawn(width, seed=seed + 2), 1e-5),
     )
-    read, x = drawn(count, width, seed=3), drawn(count, width, seed=4)
-    together = tail(read, x)
-    assert torch.equal(together, tail.widen(tail.add_read(read, x)))
-    for row in {0, count // 2, count - 1}:
-        alone = slice(row, row + 1)
-        assert torch.equal(tail(read[alone], x[alone]), together[alone])
+    return Block(Int8Linear(drawn(3 * width, width, seed=seed), drawn(3 * width)), tail)
+
+
+@needs_vnni
+@pytest.mark.parametrize("narrow", [torch.float32, torch.bfloat16])
+@given(
+    lengths=st.lists(st.integers(1, 200), min_size=1, max_size=6),
+    act=st.sampled_from(sorted(ACTIVATIONS)),
+    count=st.sampled_from([1, 2, threads()]),
+    seed=st.integers(0, 9),
+)
+@CASES
+def test_the_layers_of_an_encoder_in_one_kernel_are_their_parts_to_the_bit(
+    narrow: torch.dtype, lengths: list[int], act: str, count: int, seed: int
+) -> None:
+    blocks = [drawn_block(64, 96, act, seed), drawn_block(64, 96, act, seed + 1)]
+    layers = Layers(blocks, heads=2, scale=0.2, narrow=narrow)
+    x, before = drawn(sum(lengths), 64, seed=3), threads()
+    parts = layers.through(x, partial(attend_packed, lengths=lengths, heads=2, scale=0.2, narrow=narrow))
+    set_threads(count)
+    try:
+        together = layers(x.clone(), lengths)
+        alone = layers(x[: lengths[0]].clone(), lengths[:1])
+    finally:
+        set_threads(before)
+    assert torch.equal(together, parts)
+    assert torch.equal(alone, parts[: lengths[0]])
 
 
 @pytest.mark.parametrize("count", [1, 40])

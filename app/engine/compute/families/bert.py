@@ -1,18 +1,19 @@
 """BERT (Devlin et al. 2019): an encoder read once, with one of the heads of `compute/heads.py`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import torch
 
 from app.engine.compute.activations import Activation, activation
-from app.engine.compute.attention import attend_packed, positions_of
+from app.engine.compute.attention import positions_of
 from app.engine.compute.cuda import HAS_KERNELS
 from app.engine.compute.cuda.attention import attend_rows
 from app.engine.compute.cuda.graphs import TrunkGraphs
 from app.engine.compute.heads import LabelHead, MaskHead, PooledHead, SpanHead, TagHead, Trunk
-from app.engine.compute.layers import Linear, Tail
+from app.engine.compute.layers import Tail
+from app.engine.compute.post_norm import Block, Layers
 from app.engine.compute.weights import Weights
 from app.engine.jobs import Head, Pooling
 
@@ -20,23 +21,20 @@ MODEL_TYPE = "bert"
 PREFIXES = ("bert.",)
 
 
-class Block:
+def read_block(weights: Weights, layer: int, *, width: int, inner: int, act: Activation, epsilon: float) -> Block:
     """One layer's weights."""
-
-    def __init__(
-        self, weights: Weights, layer: int, *, width: int, inner: int, act: Activation, epsilon: float
-    ) -> None:
-        name = f"encoder.layer.{layer}"
-        own = f"{name}.attention.self"
-        self.qkv: Linear = weights.linear((f"{own}.query", f"{own}.key", f"{own}.value"), width, width)
-        self.tail = Tail(
-            out=weights.linear(f"{name}.attention.output.dense", width, width),
-            norm_read=weights.norm(f"{name}.attention.output.LayerNorm", width, epsilon),
-            up=weights.linear(f"{name}.intermediate.dense", width, inner),
-            act=act,
-            down=weights.linear(f"{name}.output.dense", inner, width),
-            norm=weights.norm(f"{name}.output.LayerNorm", width, epsilon),
-        )
+    name = f"encoder.layer.{layer}"
+    own = f"{name}.attention.self"
+    qkv = weights.linear((f"{own}.query", f"{own}.key", f"{own}.value"), width, width)
+    tail = Tail(
+        out=weights.linear(f"{name}.attention.output.dense", width, width),
+        norm_read=weights.norm(f"{name}.attention.output.LayerNorm", width, epsilon),
+        up=weights.linear(f"{name}.intermediate.dense", width, inner),
+        act=act,
+        down=weights.linear(f"{name}.output.dense", inner, width),
+        norm=weights.norm(f"{name}.output.LayerNorm", width, epsilon),
+    )
+    return Block(qkv, tail)
 
 
 class Bert:
@@ -56,16 +54,17 @@ class Bert:
         epsilon: float = config.get("layer_norm_eps", 1e-12)
         inner: int = config["intermediate_size"]
         act = activation(config.get("hidden_act", "gelu"))
-        self.narrow = weights.narrow
         self.places = weights.take("embeddings.position_embeddings.weight", self.positions_max, self.width)
         self.types = weights.take(
             "embeddings.token_type_embeddings.weight", config.get("type_vocab_size", 2), self.width
         )
         self.norm = weights.norm("embeddings.LayerNorm", self.width, epsilon)
         layers: int = config["num_hidden_layers"]
-        self.blocks = [
-            Block(weights, layer, width=self.width, inner=inner, act=act, epsilon=epsilon) for layer in range(layers)
+        blocks = [
+            read_block(weights, layer, width=self.width, inner=inner, act=act, epsilon=epsilon)
+            for layer in range(layers)
         ]
+        self.layers = Layers(blocks, heads=self.heads, scale=self.scale, narrow=weights.narrow)
         trunk = Trunk(width=self.width, vocabulary=self.vocabulary, labels=len(config.get("id2label") or {}) or 2)
         self.output = make_head(head, config, weights, trunk, tuple(pooling))
         table = "embeddings.word_embeddings.weight"
@@ -81,10 +80,7 @@ class Bert:
         """
         x = self._graphs.run(ids, types, lengths) if self._graphs is not None else None
         if x is None:
-            positions = positions_of(lengths, ids.device)
-            x = self._trunk(
-                ids, types, positions, lambda qkv: attend_packed(qkv, lengths, self.heads, self.scale, self.narrow)
-            )
+            x = self.layers(self._embed(ids, types, positions_of(lengths, ids.device)), lengths)
         return self.output(x, lengths, places)
 
     def capture(self) -> None:
@@ -92,22 +88,16 @@ class Bert:
         if self.device.type == "cuda" and HAS_KERNELS and self.places.dtype is torch.bfloat16:
             attend = partial(attend_rows, heads=self.heads, scale=self.scale)
             self._graphs = TrunkGraphs(
-                lambda ids, types, positions, layout: self._trunk(
-                    ids, types, positions, lambda qkv: attend(qkv, layout)
+                lambda ids, types, positions, layout: self.layers.through(
+                    self._embed(ids, types, positions), lambda qkv: attend(qkv, layout)
                 ),
                 self.device,
             )
 
-    def _trunk(
-        self, ids: torch.Tensor, types: torch.Tensor, positions: torch.Tensor,
-        attend: Callable[[torch.Tensor], torch.Tensor],
-    ) -> torch.Tensor:  # fmt: skip
+    def _embed(self, ids: torch.Tensor, types: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """Packed ids, segment ids and positions (tokens,) → (tokens, width)."""
         rows = self.output.table.rows(ids) if isinstance(self.output, MaskHead) else self._rows(ids)
-        x = self.norm(rows + self.types[types] + self.places[positions])
-        for block in self.blocks:
-            x = block.tail(attend(block.qkv(x)), x)
-        return x
+        return self.norm(rows + self.types[types] + self.places[positions])
 
     def _rows(self, ids: torch.Tensor) -> torch.Tensor:
         assert self.tokens is not None, "only the mask head holds the table itself. This is a bug."

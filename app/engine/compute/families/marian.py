@@ -7,9 +7,10 @@ from typing import Any
 import torch
 
 from app.engine.compute.activations import Activation, activation
-from app.engine.compute.attention import attend_cached, attend_packed, attend_slots, positions_of, store
+from app.engine.compute.attention import attend_cached, attend_slots, positions_of, store
 from app.engine.compute.cache import SlotCache, StepTokens
 from app.engine.compute.layers import Linear, Norm, Tail
+from app.engine.compute.post_norm import Block, Layers
 from app.engine.compute.weights import Weights
 
 MODEL_TYPE = "marian"
@@ -25,27 +26,27 @@ def sinusoids(positions: int, width: int) -> torch.Tensor:
     return torch.cat([angles.sin(), angles.cos()[:, : width - half]], dim=1).float()
 
 
-class Block:
-    """One encoder or decoder layer's weights."""
+def read_block(weights: Weights, name: str, width: int, inner: int, act: Activation) -> Block:
+    """One encoder layer's weights, or what a decoder layer has of the same."""
+    own = f"{name}.self_attn"
+    qkv = weights.linear((f"{own}.q_proj", f"{own}.k_proj", f"{own}.v_proj"), width, width)
+    tail = Tail(
+        out=weights.linear(f"{own}.out_proj", width, width),
+        norm_read=weights.norm(f"{name}.self_attn_layer_norm", width, EPSILON),
+        up=weights.linear(f"{name}.fc1", width, inner),
+        act=act,
+        down=weights.linear(f"{name}.fc2", inner, width),
+        norm=weights.norm(f"{name}.final_layer_norm", width, EPSILON),
+    )
+    return Block(qkv, tail)
+
+
+class DecoderBlock:
+    """One decoder layer's weights: a block, and what attends to the source after its attention."""
 
     def __init__(self, weights: Weights, name: str, width: int, inner: int, act: Activation) -> None:
-        own = f"{name}.self_attn"
-        self.qkv: Linear = weights.linear((f"{own}.q_proj", f"{own}.k_proj", f"{own}.v_proj"), width, width)
-        self.tail = Tail(
-            out=weights.linear(f"{own}.out_proj", width, width),
-            norm_read=weights.norm(f"{name}.self_attn_layer_norm", width, EPSILON),
-            up=weights.linear(f"{name}.fc1", width, inner),
-            act=act,
-            down=weights.linear(f"{name}.fc2", inner, width),
-            norm=weights.norm(f"{name}.final_layer_norm", width, EPSILON),
-        )
-
-
-class DecoderBlock(Block):
-    """One decoder layer's weights: a block that also attends to the source."""
-
-    def __init__(self, weights: Weights, name: str, width: int, inner: int, act: Activation) -> None:
-        super().__init__(weights, name, width, inner, act)
+        own = read_block(weights, name, width, inner, act)
+        self.qkv, self.tail = own.qkv, own.tail
         cross = f"{name}.encoder_attn"
         self.cross_query: Linear = weights.linear(f"{cross}.q_proj", width, width)
         self.cross_kv: Linear = weights.linear((f"{cross}.k_proj", f"{cross}.v_proj"), width, width)
@@ -69,10 +70,12 @@ class Marian:
         bias = weights.take("final_logits_bias", 1, self.vocabulary)[0]
         self.tokens = weights.vocabulary("shared.weight", self.vocabulary, self.width, bias=bias)
         self.places = sinusoids(self.positions_max, self.width).to(bias)
-        self.encoder = [
-            Block(weights, f"encoder.layers.{layer}", self.width, config["encoder_ffn_dim"], act)
+        blocks = [
+            read_block(weights, f"encoder.layers.{layer}", self.width, config["encoder_ffn_dim"], act)
             for layer in range(config["encoder_layers"])
         ]
+        scale = (self.width // self.encoder_heads) ** -0.5
+        self.encoder = Layers(blocks, heads=self.encoder_heads, scale=scale, narrow=self.narrow)
         self.decoder = [
             DecoderBlock(weights, f"decoder.layers.{layer}", self.width, config["decoder_ffn_dim"], act)
             for layer in range(config["decoder_layers"])
@@ -89,10 +92,7 @@ class Marian:
         """Packed source ids (tokens,), tokens = sum(lengths) → memory (tokens, width)."""
         places = positions_of(lengths, ids.device)
         x = self.tokens.rows(ids) * self.embedding_scale + self.places[places]
-        scale = (self.width // self.encoder_heads) ** -0.5
-        for block in self.encoder:
-            x = block.tail(attend_packed(block.qkv(x), lengths, self.encoder_heads, scale, self.narrow), x)
-        return x
+        return self.encoder(x, lengths)
 
     def remember(self, memory: torch.Tensor, tokens: StepTokens, source: SlotCache) -> None:
         """Write the cross-attention keys and values of packed memory (tokens, width) into their slots."""

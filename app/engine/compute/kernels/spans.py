@@ -111,6 +111,23 @@ def attend_head(queries, query_stride, count, visible, is_causal, keys, values, 
         scalar.keep(array)
 
 
+@njit(**SERIAL)
+def attend_laid(qkv, start, length, head, scale, out):
+    """One head of the row that begins at the token `start`, as attend_rows does it, of numbers that lie head by head.
+
+    qkv (3 * heads, tokens, width): the heads of the queries, then those of the keys and of the values.
+    """
+    tokens, width = qkv.shape[1], qkv.shape[2]
+    heads = qkv.shape[0] // 3
+    numbers = qkv.reshape(-1)
+    at, part = (head * tokens + start) * width, heads * tokens * width
+    attend_head(
+        qkv.ctypes.data + at * 4, width * 4, length, length, False, numbers, numbers,
+        (at + part, at + 2 * part, width, length, width), scale,
+        out.ctypes.data + (start * out.shape[1] + head * width) * 4, out.shape[1] * 4,
+    )  # fmt: skip
+
+
 @njit(**PARALLEL)
 def attend_rows(qkv, starts, lengths, heads, scale, threads, out):
     """Every token of each row against all of its row, not causal.

@@ -5,7 +5,8 @@ a bit. Weights of the softmax are multiplied as they come, at most 1; their sum 
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import njit, prange, types
+from numba.extending import overload
 
 from app.engine.compute.kernels import scalar
 from app.engine.compute.kernels.linear import PARALLEL, SERIAL
@@ -97,13 +98,36 @@ def soften(scores, scale, weights):
     return np.float32(1.0) / total
 
 
+def lefts(queries, row, column, taken, width, room):
+    """Where ROWS_MAX queries lie in bfloat16, and how many bytes apart: themselves, or rounded into `room`."""
+    raise NotImplementedError
+
+
+@overload(lefts)
+def _lefts(queries, row, column, taken, width, room):
+    if isinstance(queries.dtype, types.Float):
+
+        def rounded(queries, row, column, taken, width, room):
+            for place in range(taken):
+                narrow(queries[row + place], column, width, room[place])
+            return room.ctypes.data, width * 2
+
+        return rounded
+    return lambda queries, row, column, taken, width, room: (
+        queries.ctypes.data + (row * queries.shape[1] + column) * 2,
+        queries.shape[1] * 2,
+    )
+
+
 @njit(**SERIAL)
-def attend_head(queries, at, count, visible, is_causal, keys, values, held, scale, out):
+def attend_head(queries, at, count, visible, is_causal, keys, values, held, scale, out, to):
     """`count` queries of one head of one row against its keys and values, as spans.attend_head does it.
 
-    at says where: the row of the first query in queries (rows, …) and out, and the first column of the head.
+    at and to say where: the row of the first query in queries (rows, …) and the first column of the head; and in out.
+    Queries in bfloat16 are read in whole calls: ROWS_MAX - 1 rows more may be read than there are.
     """
     first_row, first_column = at
+    out_row, out_column = to
     first_key, first_value, stride, positions, width = held
     pairs, steps = width // 2, (positions + 1) // 2
     panels = (positions + PANEL - 1) // PANEL
@@ -118,13 +142,11 @@ def attend_head(queries, at, count, visible, is_causal, keys, values, held, scal
     for row in range(0, count, ROWS_MAX):
         taken = min(ROWS_MAX, count - row)
         longest = visible + row + taken - 1 if is_causal else visible
-        for place in range(taken):
-            query = queries[first_row + row + place]
-            narrow(query, first_column, width, left[place])
+        first, apart = lefts(queries, first_row + row, first_column, taken, width, left)
         for panel in range((longest + PANEL - 1) // PANEL):
             multiply_bf16(
                 (
-                    left.ctypes.data, width * 2, packed_keys.ctypes.data + panel * PANEL * width * 2, pairs,
+                    first, apart, packed_keys.ctypes.data + panel * PANEL * width * 2, pairs,
                     ones.ctypes.data, 0, 0, 0, 0, 0, 0, scores.ctypes.data + panel * PANEL * 4, panels * PANEL * 4,
                     0,
                 )
@@ -133,18 +155,21 @@ def attend_head(queries, at, count, visible, is_causal, keys, values, held, scal
             seen = visible + row + place if is_causal else visible
             factors[place] = soften(scores[place, :seen], scale, weights[place, :seen])
             weights[place, seen:] = HALF
+        is_whole = taken == ROWS_MAX
+        target = out.ctypes.data + ((out_row + row) * out.shape[1] + out_column) * 4 if is_whole else found.ctypes.data
+        stride = out.shape[1] * 4 if is_whole else width * 4
         for panel in range(width // PANEL):
             multiply_bf16(
                 (
                     weights.ctypes.data, steps * 4, packed_values.ctypes.data + panel * steps * PANEL * 4,
-                    (longest + 1) // 2, factors.ctypes.data, 0, 0, 0, 0, 0, 0, found.ctypes.data + panel * PANEL * 4,
-                    width * 4, 0,
+                    (longest + 1) // 2, factors.ctypes.data, 0, 0, 0, 0, 0, 0, target + panel * PANEL * 4, stride, 0,
                 )
             )  # fmt: skip
-        for place in range(taken):
-            target = out[first_row + row + place, first_column : first_column + width]
-            for column in range(width):
-                target[column] = found[place, column]
+        if not is_whole:
+            for place in range(taken):
+                last = out[out_row + row + place, out_column : out_column + width]
+                for column in range(width):
+                    last[column] = found[place, column]
     for array in (of_keys, of_values):
         scalar.keep(array)
     for array in (scores, found):
@@ -153,6 +178,19 @@ def attend_head(queries, at, count, visible, is_causal, keys, values, held, scal
         scalar.keep(array)
     for array in (factors, ones):
         scalar.keep(array)
+
+
+@njit(**SERIAL)
+def attend_laid(qkv, start, length, head, scale, out):
+    """See spans.attend_laid; qkv are a bfloat16's 16 bits, and what follows the queries is keys."""
+    tokens, width = qkv.shape[1], qkv.shape[2]
+    heads = qkv.shape[0] // 3
+    numbers = qkv.reshape(-1)
+    at, part = (head * tokens + start) * width, heads * tokens * width
+    attend_head(
+        qkv[head], (start, 0), length, length, False, numbers, numbers,
+        (at + part, at + 2 * part, width, length, width), scale, out, (start, head * width),
+    )  # fmt: skip
 
 
 @njit(**PARALLEL)
@@ -170,7 +208,7 @@ def attend_rows(qkv, starts, lengths, heads, scale, threads, out):
             at = start * qkv.shape[1] + first
             attend_head(
                 qkv, (start, first), length, length, False, numbers, numbers,
-                (at + all_width, at + 2 * all_width, qkv.shape[1], length, width), scale, out,
+                (at + all_width, at + 2 * all_width, qkv.shape[1], length, width), scale, out, (start, first),
             )  # fmt: skip
             task = take(counter.ctypes.data)
     scalar.keep(counter)
@@ -190,7 +228,7 @@ def attend_spans(queries, spans, keys, values, scale, threads, out):
             at = (slot * heads + head) * keys.shape[2] * width
             attend_head(
                 queries, (first, head * width), count, start + 1, True, flat_keys, flat_values,
-                (at, at, width, start + count, width), scale, out,
+                (at, at, width, start + count, width), scale, out, (first, head * width),
             )  # fmt: skip
             task = take(counter.ctypes.data)
     scalar.keep(counter)

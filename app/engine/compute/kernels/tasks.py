@@ -3,9 +3,14 @@
 numba cuts a loop into one equal share a thread instead. Which thread computes a task changes no bit of it.
 """
 
+from typing import Any
+
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.extending import intrinsic
+
+SPINS = 2000
+"""How often a thread looks before it lends its core to others, about 0.1 ms: what it waits for has begun already."""
 
 
 @intrinsic
@@ -17,3 +22,58 @@ def take(typing, counter):
         return builder.atomic_rmw("add", held, ir.Constant(ir.IntType(64), 1), "monotonic")
 
     return types.int64(types.intp), generate
+
+
+@intrinsic
+def count_done(typing, counter):
+    """One more is done: whoever sees the int64 at this address grown sees what this thread wrote before."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        held = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        return builder.atomic_rmw("add", held, ir.Constant(ir.IntType(64), 1), "acq_rel")
+
+    return types.int64(types.intp), generate
+
+
+@intrinsic
+def done(typing, counter):
+    """What the int64 at this address is by now."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        held = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        return builder.load_atomic(held, "acquire", 8)
+
+    return types.int64(types.intp), generate
+
+
+def _called(name: str, result: ir.Type) -> Any:
+    """A function of LLVM's or of the C library that takes nothing."""
+
+    @intrinsic
+    def called(typing):
+        def generate(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
+            function = builder.module.globals.get(name)
+            if function is None:
+                function = ir.Function(builder.module, ir.FunctionType(result, []), name)
+            builder.call(function, [])
+            return context.get_dummy_value()
+
+        return types.void(), generate
+
+    return called
+
+
+_pause = _called("llvm.x86.sse2.pause", ir.VoidType())
+_lend_core = _called("sched_yield", ir.IntType(32))
+
+
+@njit(nogil=True, cache=True)
+def await_done(counter, count):
+    """Return when at least `count` are done. They must be in some thread's hands: tasks are taken in their order."""
+    looks = 0
+    while done(counter) < count:
+        looks += 1
+        if looks < SPINS:
+            _pause()
+        else:
+            _lend_core()

@@ -1,0 +1,164 @@
+"""All int8 layers of an encoder over packed rows of tokens, in which the threads never meet.
+
+A task is a tile of rows, from the end of one layer's attention to the queries, keys and values of the next, or a head
+of one row's attention. Threads take tasks in their order and wait only for those that a task reads from: these are done
+or in another thread's hands, and so the next layer begins at one end while the last one is finished at the other. The
+steps are tiles.py's, spans.py's and rows.py's: a row gets the same bits as from them.
+"""
+
+import numpy as np
+from numba import njit, prange, types
+from numba.extending import overload
+
+from app.engine.compute.kernels import scalar, spans, spans_bf16
+from app.engine.compute.kernels.linear import PARALLEL, SERIAL
+from app.engine.compute.kernels.microkernel import PANEL
+from app.engine.compute.kernels.rows import normalise_row
+from app.engine.compute.kernels.tasks import await_done, count_done, take
+from app.engine.compute.kernels.tiles import ROWS_OF_TILE, edge, project, room_of, tiles_of
+
+QKV, OUT, UP, DOWN = 0, 1, 2, 3
+"""Where a layer's four linear layers stand in `weights`."""
+COUNTER_WORDS = 8
+"""Counters lie in cache lines of their own."""
+
+
+def attend_laid(qkv, start, length, head, scale, out):
+    """spans.attend_laid, or spans_bf16's when the elements of qkv are 16 bits of a bfloat16."""
+    raise NotImplementedError
+
+
+@overload(attend_laid)
+def _attend_laid(qkv, start, length, head, scale, out):
+    if isinstance(qkv.dtype, types.Float):
+        return lambda qkv, start, length, head, scale, out: spans.attend_laid(qkv, start, length, head, scale, out)
+    return lambda qkv, start, length, head, scale, out: spans_bf16.attend_laid(qkv, start, length, head, scale, out)
+
+
+def copy(numbers, out):
+    """`numbers` as they are, or rounded to bfloat16 when the elements of `out` are 16 bits."""
+    raise NotImplementedError
+
+
+@overload(copy)
+def _copy(numbers, out):
+    if isinstance(out.dtype, types.Float):
+
+        def plain(numbers, out):
+            for place in range(numbers.size):
+                out[place] = numbers[place]
+
+        return plain
+    return lambda numbers, out: spans_bf16.narrow(numbers, 0, numbers.size, out)
+
+
+@njit(**SERIAL)
+def normalise_rows(x, weight, bias, epsilon, out):
+    """Layer norm of every row."""
+    for row in range(x.shape[0]):
+        normalise_row(x[row], weight, bias, epsilon, out[row])
+
+
+@njit(**SERIAL)
+def apply(x, weights, buffers, activation, added, out):
+    """A linear layer for a tile: weights (5,) are where its panels, scales, sums and bias lie, and how many outputs."""
+    addresses, panels = (weights[0], weights[1], weights[2], weights[3]), (weights[4] + PANEL - 1) // PANEL
+    project(x, addresses, panels, buffers, activation, added, out)
+
+
+@njit(**SERIAL)
+def begin_tile(x, weights, room, first, qkv):
+    """What precedes attention: queries, keys and values of x (rows, width), which are the tokens from `first` on."""
+    rows, width = x.shape
+    buffers, _, _, flat = room
+    found, nothing = flat[: rows * 3 * width].reshape(rows, 3 * width), np.empty((rows, 0), np.float32)
+    apply(x, weights[QKV], buffers, 0, nothing, found)
+    for row in range(rows):
+        heads = found[row].reshape(qkv.shape[0], qkv.shape[2])
+        for head in range(qkv.shape[0]):
+            copy(heads[head], qkv[head, first + row])
+
+
+@njit(**SERIAL)
+def finish_tile(read, weights, norms, epsilons, activation, room, x):
+    """What follows attention: h = norm(out(read) + x), then norm(down(act(up(h))) + h), in place of x (rows, width)."""
+    rows, inner = x.shape[0], weights[UP, 4]
+    buffers, all_summed, all_normed, flat = room
+    summed, normed, wide = all_summed[:rows], all_normed[:rows], flat[: rows * inner].reshape(rows, inner)
+    nothing = np.empty((rows, 0), np.float32)
+    apply(read, weights[OUT], buffers, 0, x, summed)
+    normalise_rows(summed, norms[0], norms[1], epsilons[0], normed)
+    apply(normed, weights[UP], buffers, activation, nothing, wide)
+    apply(wide, weights[DOWN], buffers, 0, normed, summed)
+    normalise_rows(summed, norms[2], norms[3], epsilons[1], x)
+
+
+@njit(**SERIAL)
+def take_tile(layer, tile, of_tiles, read_by, weights, norms, epsilons, activation, room, shared):
+    """One task: the tile's end of the layer before `layer`, if there is one, then its start of `layer`, likewise.
+
+    of_tiles: how many there are, and their counters; read_by: starts and lengths of the rows, the counters of their
+    heads, and how many heads a layer has.
+    """
+    x, qkv, read = shared
+    tiles, tiles_done = of_tiles
+    starts, lengths, heads_done, heads = read_by
+    start, stop = edge(tile, tiles, x.shape[0]), edge(tile + 1, tiles, x.shape[0])
+    if layer:
+        for row in range(starts.size):
+            if starts[row] < stop and start < starts[row] + lengths[row]:
+                await_done(heads_done[row].ctypes.data, heads * layer)
+        before = layer - 1
+        finish_tile(read[start:stop], weights[before], norms[before], epsilons, activation, room, x[start:stop])
+    if layer < weights.shape[0]:
+        begin_tile(x[start:stop], weights[layer], room, start, qkv)
+    count_done(tiles_done[tile].ctypes.data)
+
+
+@njit(**SERIAL)
+def take_head(layer, task, of_tiles, read_by, scale, shared):
+    """One task: the head `task % heads` of the row `task // heads`, once the tiles that hold the row are there."""
+    x, qkv, read = shared
+    tiles, tiles_done = of_tiles
+    starts, lengths, heads_done, heads = read_by
+    row = task // heads
+    start, stop = starts[row], starts[row] + lengths[row]
+    for tile in range(tiles):
+        if edge(tile, tiles, x.shape[0]) < stop and start < edge(tile + 1, tiles, x.shape[0]):
+            await_done(tiles_done[tile].ctypes.data, layer + 1)
+    attend_laid(qkv, start, lengths[row], task % heads, scale, read)
+    count_done(heads_done[row].ctypes.data)
+
+
+@njit(**PARALLEL)
+def encode(x, starts, lengths, weights, norms, epsilons, activation, scale, qkv, threads):
+    """Post-norm layers over x (tokens, width), in place.
+
+    starts, lengths (rows,) in tokens; weights (layers, 4, 5): see apply, in the order QKV, OUT, UP, DOWN; norms
+    (layers, 4, width): weight and bias of the norm after attention, and of the last one; qkv: room for a layer's
+    queries, keys and values, see spans.attend_laid.
+    """
+    tokens, width = x.shape
+    heads, inner = qkv.shape[0] // 3, weights[0, UP, 4]
+    layers, tiles, attended = weights.shape[0], tiles_of(tokens, threads), starts.size * heads
+    read = np.empty((tokens, width), np.float32)
+    tiles_done = np.zeros((tiles, COUNTER_WORDS), np.int64)
+    heads_done = np.zeros((starts.size, COUNTER_WORDS), np.int64)
+    shared, of_tiles, read_by = (x, qkv, read), (tiles, tiles_done), (starts, lengths, heads_done, heads)
+    counter = np.zeros(1, np.int64)
+    for _ in prange(threads):
+        summed, normed = np.empty((ROWS_OF_TILE, width), np.float32), np.empty((ROWS_OF_TILE, width), np.float32)
+        flat = np.empty(ROWS_OF_TILE * max(3 * width, inner), np.float32)
+        room = room_of(max(width, inner)), summed, normed, flat
+        number = take(counter.ctypes.data)
+        while number < layers * (tiles + attended) + tiles:
+            layer, task = number // (tiles + attended), number % (tiles + attended)
+            if task < tiles:
+                take_tile(layer, task, of_tiles, read_by, weights, norms, epsilons, activation, room, shared)
+            else:
+                take_head(layer, task - tiles, of_tiles, read_by, scale, shared)
+            number = take(counter.ctypes.data)
+    scalar.keep(counter)
+    scalar.keep(read)
+    for held in (tiles_done, heads_done):
+        scalar.keep(held)

@@ -1,0 +1,10 @@
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+def encode(
+    x: Array, starts: Array, lengths: Array, weights: Array, norms: Array, epsilons: tuple[np.float32, np.float32],
+    activation: int, scale: np.float32, qkv: Array, threads: int,
+) -> None: ...  # fmt: skip
