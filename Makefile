@@ -24,8 +24,8 @@ test: install
 	$(BIN)/pytest
 
 # The long ones, wherever they are: 20 kills under 32 streams, a minute without PostgreSQL, Redis away under a crowd, 5 x the
-# capacity, 10,000 jobs, 10,000 cases of the OpenAPI document, … 34 tests, each with a bound of its own (2 to 15 minutes; 4.6
-# hours if every one ran into it). Each makes its own data folder, and a fresh database on the one PostgreSQL they share.
+# capacity, 10,000 jobs, 10,000 cases of the OpenAPI document, … 35 tests, 15 minutes on two quiet cores; each has a
+# bound of its own. Each makes its own data folder, and a fresh database on the one PostgreSQL they share.
 test-faults: install
 	$(BIN)/pytest -s -m fault_long
 
