@@ -13,26 +13,24 @@ SPINS = 2000
 """How often a thread looks before it lends its core to others, about 0.1 ms: what it waits for has begun already."""
 
 
-@intrinsic
-def take(typing, counter):
-    """The number of the next task: what the int64 at this address was, which is one more from now on."""
+def _one_more(ordering: str) -> Any:
+    """Adds 1 to the int64 at an address; returns what it was."""
 
-    def generate(_context, builder, _signature, arguments):
-        held = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
-        return builder.atomic_rmw("add", held, ir.Constant(ir.IntType(64), 1), "monotonic")
+    @intrinsic
+    def counted(typing, counter):
+        def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            held = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+            return builder.atomic_rmw("add", held, ir.Constant(ir.IntType(64), 1), ordering)
 
-    return types.int64(types.intp), generate
+        return types.int64(types.intp), generate
+
+    return counted
 
 
-@intrinsic
-def count_done(typing, counter):
-    """One more is done: whoever sees the int64 at this address grown sees what this thread wrote before."""
-
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        held = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
-        return builder.atomic_rmw("add", held, ir.Constant(ir.IntType(64), 1), "acq_rel")
-
-    return types.int64(types.intp), generate
+take = _one_more("monotonic")
+"""The number of the next task: what the counter at this address was, which is one more from now on."""
+count_done = _one_more("acq_rel")
+"""One more is done: whoever sees the counter at this address grown sees what this thread wrote before."""
 
 
 @intrinsic
