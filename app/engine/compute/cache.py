@@ -61,6 +61,8 @@ class StepTokens:
         self.lengths_array: Array = self.positions_array + 1
         self.short_array: Array = np.array(short, np.int64)
         """The tokens that are attended to one by one: all but the prompts'."""
+        self.is_single = bool(spans) and not long and all(span.count == 1 for span in spans)
+        """Whether each row has one token here, in a slot of its own, and none is a prompt's."""
         self.prompts_array: Array = np.array(
             [(first, span.slot, span.start, span.count) for first, span in self.prompts], np.int64
         ).reshape(-1, 4)
@@ -111,14 +113,15 @@ class SlotCache:
         self.values = torch.zeros(shape, dtype=dtype, device=device)
         self.arrays: list[tuple[Array, Array]] = []
         """Each layer's keys and values as the kernels read them (bfloat16 as its 16 bits); empty but on the CPU."""
-        self._whole: tuple[Array, ...] = ()
+        self.whole: tuple[Array, Array] | None = None
+        """The same for all layers at once."""
         if device.type == "cpu":
             keys, values = (
                 (held.view(torch.uint16) if dtype is torch.bfloat16 else held).numpy()
                 for held in (self.keys, self.values)
             )
             self.arrays = list(zip(keys, values, strict=True))
-            self._whole = keys, values
+            self.whole = keys, values
 
     @property
     def memory_bytes(self) -> int:
@@ -132,8 +135,8 @@ class SlotCache:
 
     def copy_slots(self, sources: Sequence[int], targets: Sequence[int], length: int) -> None:
         """Give each target slot the first `length` positions of its source slot. No slot is source and target."""
-        for held in self._whole:
+        for held in self.whole or ():
             kernels.copy_slots(held, np.array(sources, np.int64), np.array(targets, np.int64), length)
-        if not self._whole:
+        if not self.whole:
             for held in (self.keys, self.values):
                 held[:, list(targets), :, :length] = held[:, list(sources), :, :length]

@@ -3,16 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
 
 import numpy as np
 import torch
 
 from app.engine.compute.attention import attend_packed, has_spans
 from app.engine.compute.kernels import HAS_BF16_512, encoder, threads
-from app.engine.compute.layers import TILED_ROWS, Int8Linear, KernelNorm, Linear, Tail
-
-Array = np.ndarray[Any, Any]
+from app.engine.compute.layers import TILED_ROWS, Linear, Tail
+from app.engine.compute.packed import Packed, packed
 
 
 @dataclass
@@ -34,8 +32,8 @@ class Layers:
 
     def __call__(self, x: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
         """x (tokens, width), tokens = sum(lengths), and may be written to → (tokens, width)."""
-        packed = self._packed if len(x) >= TILED_ROWS * threads() else None
-        if packed is None or not has_spans(x, x.shape[1] // self.heads):
+        found = self._packed if len(x) >= TILED_ROWS * threads() else None
+        if found is None or not has_spans(x, x.shape[1] // self.heads):
             attend = partial(attend_packed, lengths=lengths, heads=self.heads, scale=self.scale, narrow=self.narrow)
             return self.through(x, attend)
         counts = np.array(lengths, np.int64)
@@ -43,7 +41,7 @@ class Layers:
         room = (3 * self.heads, len(x), x.shape[1] // self.heads)
         x = x.contiguous()
         encoder.encode(
-            x.numpy(), counts.cumsum() - counts, counts, *packed, self.blocks[0].tail.act.number,
+            x.numpy(), counts.cumsum() - counts, counts, *found, self.blocks[0].tail.act.number,
             np.float32(self.scale), np.empty(room, np.uint16 if is_narrow else np.float32), threads(),
         )  # fmt: skip
         return x
@@ -55,20 +53,7 @@ class Layers:
         return x
 
     @cached_property
-    def _packed(self) -> tuple[Array, Array, tuple[np.float32, np.float32]] | None:
-        """Weights, norms and epsilons as encoder.encode takes them; None where it does not run.
-
-        Asked for first when the model is loaded: its tensors do not move any more.
-        """
+    def _packed(self) -> Packed | None:
+        """As encoder.encode takes the layers. Asked for first when the model is loaded: no tensor moves any more."""
         linears = [(block.qkv, block.tail.out, block.tail.up, block.tail.down) for block in self.blocks]
-        packed = [
-            [each for each in of_layer if isinstance(each, Int8Linear) and each.is_packed] for of_layer in linears
-        ]
-        pairs = [(block.tail.norm_read, block.tail.norm) for block in self.blocks]
-        norms = [[each for each in pair if isinstance(each, KernelNorm)] for pair in pairs]
-        if {4} != {len(of_layer) for of_layer in packed} or {2} != {len(pair) for pair in norms}:
-            return None
-        weights = np.array([[each.addresses for each in of_layer] for of_layer in packed], np.int64)
-        arrays = np.array([[*first.arrays, *last.arrays] for first, last in norms])
-        epsilons = np.float32(norms[0][0].epsilon), np.float32(norms[0][1].epsilon)
-        return weights, arrays, epsilons
+        return packed(linears, [(block.tail.norm_read, block.tail.norm) for block in self.blocks])

@@ -5,9 +5,8 @@ from typing import Any
 import torch
 
 from app.engine.compute.activations import activation
-from app.engine.compute.attention import attend_cached
 from app.engine.compute.cache import SlotCache, StepTokens
-from app.engine.compute.layers import Linear, Norm
+from app.engine.compute.pre_norm import Block, Layers
 from app.engine.compute.weights import Weights
 from app.errors import VerificationFailed
 
@@ -15,17 +14,17 @@ MODEL_TYPE = "gpt2"
 PREFIXES = ("transformer.",)
 
 
-class Block:
+def block_of(weights: Weights, layer: int, width: int, inner: int, epsilon: float) -> Block:
     """One layer's weights."""
-
-    def __init__(self, weights: Weights, layer: int, width: int, inner: int, epsilon: float) -> None:
-        name = f"h.{layer}"
-        self.norm_attention: Norm = weights.norm(f"{name}.ln_1", width, epsilon)
-        self.qkv: Linear = weights.linear(f"{name}.attn.c_attn", width, 3 * width, transposed=True)
-        self.out: Linear = weights.linear(f"{name}.attn.c_proj", width, width, transposed=True)
-        self.norm_mlp: Norm = weights.norm(f"{name}.ln_2", width, epsilon)
-        self.up: Linear = weights.linear(f"{name}.mlp.c_fc", width, inner, transposed=True)
-        self.down: Linear = weights.linear(f"{name}.mlp.c_proj", inner, width, transposed=True)
+    name = f"h.{layer}"
+    return Block(
+        norm_attention=weights.norm(f"{name}.ln_1", width, epsilon),
+        qkv=weights.linear(f"{name}.attn.c_attn", width, 3 * width, transposed=True),
+        out=weights.linear(f"{name}.attn.c_proj", width, width, transposed=True),
+        norm_mlp=weights.norm(f"{name}.ln_2", width, epsilon),
+        up=weights.linear(f"{name}.mlp.c_fc", width, inner, transposed=True),
+        down=weights.linear(f"{name}.mlp.c_proj", inner, width, transposed=True),
+    )
 
 
 class Gpt2:
@@ -41,15 +40,16 @@ class Gpt2:
         self.vocabulary: int = config["vocab_size"]
         epsilon: float = config.get("layer_norm_epsilon", 1e-5)
         inner: int = config.get("n_inner") or 4 * self.width
-        self.act = activation(config.get("activation_function", "gelu_new"))
+        act = activation(config.get("activation_function", "gelu_new"))
         scale = (self.width // self.heads) ** -0.5 if config.get("scale_attn_weights", True) else 1.0
         by_layer = bool(config.get("scale_attn_by_inverse_layer_idx", False))
-        self.scales = [scale / (layer + 1) if by_layer else scale for layer in range(self.layers)]
+        scales = [scale / (layer + 1) if by_layer else scale for layer in range(self.layers)]
         self.device, self.narrow = weights.device, weights.narrow
         self.tokens = weights.vocabulary("wte.weight", self.vocabulary, self.width)
         self.places = weights.take("wpe.weight", self.positions_max, self.width)
-        self.blocks = [Block(weights, layer, self.width, inner, epsilon) for layer in range(self.layers)]
-        self.norm = weights.norm("ln_f", self.width, epsilon)
+        blocks = [block_of(weights, layer, self.width, inner, epsilon) for layer in range(self.layers)]
+        norm = weights.norm("ln_f", self.width, epsilon)
+        self.trunk = Layers(blocks, norm, act=act, heads=self.heads, scales=scales)
         tied = config.get("tie_word_embeddings", True) or not weights.has("lm_head.weight")
         self.head = self.tokens if tied else weights.vocabulary("lm_head.weight", self.vocabulary, self.width)
 
@@ -62,14 +62,7 @@ class Gpt2:
 
     def forward(self, ids: torch.Tensor, tokens: StepTokens, cache: SlotCache) -> torch.Tensor:
         """Packed ids (tokens,) → hidden states (tokens, width), after the last norm."""
-        x = self.tokens.rows(ids) + self.places[tokens.positions]
-        normed = self.blocks[0].norm_attention(x)
-        norms = [*(block.norm_attention for block in self.blocks[1:]), self.norm]
-        for layer, (block, norm) in enumerate(zip(self.blocks, norms, strict=True)):
-            read = attend_cached(block.qkv(normed), tokens, cache, layer, self.heads, self.scales[layer])
-            x, normed = block.norm_mlp.after(block.out, read, x)
-            x, normed = norm.after(block.down, block.up(normed, act=self.act), x)
-        return normed
+        return self.trunk(self.tokens.rows(ids) + self.places[tokens.positions], tokens, cache)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Hidden states (rows, width) → scores (rows, vocabulary) in fp32."""

@@ -9,6 +9,13 @@ from app.engine.compute.kernels.tasks import take
 
 
 @njit(**SERIAL)
+def store_head(packed, first, held):
+    """Numbers of packed (columns,) from the column `first` on, as held (head_dim,) keeps them."""
+    for place in range(held.size):
+        held[place] = scalar.stored(packed[first + place], held[place])
+
+
+@njit(**SERIAL)
 def store(packed, offset, slots, positions, keys, values):
     """Write the heads in columns `offset` … of packed (tokens, …), all keys and then all values, to their places.
 
@@ -18,12 +25,8 @@ def store(packed, offset, slots, positions, keys, values):
     for token in range(slots.size):
         for head in range(count):
             first = offset + head * head_dim
-            second = first + count * head_dim
-            new_key, new_value = packed[token, first : first + head_dim], packed[token, second : second + head_dim]
-            key, value = keys[slots[token], head, positions[token]], values[slots[token], head, positions[token]]
-            for place in range(head_dim):
-                key[place] = scalar.stored(new_key[place], key[place])
-                value[place] = scalar.stored(new_value[place], value[place])
+            store_head(packed[token], first, keys[slots[token], head, positions[token]])
+            store_head(packed[token], first + count * head_dim, values[slots[token], head, positions[token]])
 
 
 @njit(**SERIAL)
@@ -86,6 +89,17 @@ def attend_fp32(tokens, queries, slots, lengths, keys, values, scale, threads, o
     scalar.keep(counter)
 
 
+@njit(**SERIAL)
+def attend_head_bf16(query, keys, values, length, scale, out):
+    """One query of a head of one of WIDTHS against the first `length` of its keys and values, all (…, head_dim)."""
+    width = query.size
+    scores = np.empty(length, np.float32)
+    heads.dots_bf16(width, query.ctypes.data, keys.ctypes.data, length, scale, scores.ctypes.data)
+    inverse = soften(scores)
+    heads.weighted_sum_bf16(width, scores.ctypes.data, values.ctypes.data, length, inverse, out.ctypes.data)
+    scalar.keep(scores)
+
+
 @njit(**PARALLEL)
 def attend_bf16(tokens, queries, slots, lengths, keys, values, scale, threads, out):
     """attend() for heads of one of WIDTHS and a bfloat16 cache."""
@@ -95,16 +109,9 @@ def attend_bf16(tokens, queries, slots, lengths, keys, values, scale, threads, o
         task = take(counter.ctypes.data)
         while task < tokens.size * count:
             token, head = tokens[task // count], task % count
-            slot, length = slots[token], lengths[token]
-            query = queries[token, head * width : (head + 1) * width]
-            target = out[token, head * width : (head + 1) * width]
-            scores = np.empty(length, np.float32)
-            heads.dots_bf16(width, query.ctypes.data, keys[slot, head].ctypes.data, length, scale, scores.ctypes.data)
-            inverse = soften(scores)
-            heads.weighted_sum_bf16(
-                width, scores.ctypes.data, values[slot, head].ctypes.data, length, inverse, target.ctypes.data
-            )
-            scalar.keep(scores)
+            slot, first = slots[token], head * width
+            query, target = queries[token, first : first + width], out[token, first : first + width]
+            attend_head_bf16(query, keys[slot, head], values[slot, head], lengths[token], scale, target)
             task = take(counter.ctypes.data)
     scalar.keep(counter)
 

@@ -13,24 +13,26 @@ SPINS = 2000
 """How often a thread looks before it lends its core to others, about 0.1 ms: what it waits for has begun already."""
 
 
-def _one_more(ordering: str) -> Any:
-    """Adds 1 to the int64 at an address; returns what it was."""
+def _changed(operation: str, ordering: str) -> Any:
+    """Adds 1 to the int64 at an address, or sets it to 1; returns what it was."""
 
     @intrinsic
     def counted(typing, counter):
         def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
             held = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
-            return builder.atomic_rmw("add", held, ir.Constant(ir.IntType(64), 1), ordering)
+            return builder.atomic_rmw(operation, held, ir.Constant(ir.IntType(64), 1), ordering)
 
         return types.int64(types.intp), generate
 
     return counted
 
 
-take = _one_more("monotonic")
+take = _changed("add", "monotonic")
 """The number of the next task: what the counter at this address was, which is one more from now on."""
-count_done = _one_more("acq_rel")
+count_done = _changed("add", "acq_rel")
 """One more is done: whoever sees the counter at this address grown sees what this thread wrote before."""
+mark = _changed("xchg", "acq_rel")
+"""The task whose mark is at this address is done, likewise; what the mark was: 0 for the first to say so."""
 
 
 @intrinsic
@@ -61,7 +63,8 @@ def _called(name: str, result: ir.Type) -> Any:
     return called
 
 
-_pause = _called("llvm.x86.sse2.pause", ir.VoidType())
+pause = _called("llvm.x86.sse2.pause", ir.VoidType())
+"""A moment, about 50 ns: what a thread does between two looks."""
 _lend_core = _called("sched_yield", ir.IntType(32))
 
 
@@ -72,6 +75,6 @@ def await_done(counter, count):
     while done(counter) < count:
         looks += 1
         if looks < SPINS:
-            _pause()
+            pause()
         else:
             _lend_core()

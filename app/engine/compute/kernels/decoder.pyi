@@ -1,0 +1,41 @@
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+STAGES: int
+LINE_WORDS: int
+
+def tasks_of(stage: int, rows: int, heads: int, weights: Array) -> int: ...
+def run_task(
+    stage: int,
+    task: int,
+    model: tuple[object, ...],
+    places: tuple[Array, Array],
+    cache: tuple[Array, Array],
+    room: tuple[Array, ...],
+) -> None: ...
+def finish_stage(
+    stage: int,
+    counters: Array,
+    marks: Array,
+    model: tuple[object, ...],
+    places: tuple[Array, Array],
+    cache: tuple[Array, Array],
+    room: tuple[Array, ...],
+) -> None: ...
+def step(
+    start: Array,
+    slots: Array,
+    positions: Array,
+    weights: Array,
+    norms: Array,
+    epsilon: np.float32,
+    activation: int,
+    scales: Array,
+    keys: Array,
+    values: Array,
+    threads: int,
+    out: Array,
+) -> None: ...
