@@ -14,7 +14,7 @@ class Packed(NamedTuple):
     """Of each layer four linear layers and two norms."""
 
     weights: Array
-    """(layers, 4, 5): see kernels.encoder.apply."""
+    """(layers, 4, 6): see kernels.encoder.apply."""
     norms: Array
     """(layers, 4, width): weight and bias of the first norm, and of the second."""
     epsilons: tuple[np.float32, np.float32]
@@ -26,7 +26,7 @@ def packed(linears: Sequence[Sequence[Linear]], norms: Sequence[Sequence[Norm]])
     pairs = [[each for each in layer if isinstance(each, KernelNorm)] for layer in norms]
     if {4} != {len(layer) for layer in whole} or {2} != {len(pair) for pair in pairs}:
         return None
-    weights = np.array([[each.addresses for each in layer] for layer in whole], np.int64)
+    weights = np.array([[(*each.addresses, each.is_mixed) for each in layer] for layer in whole], np.int64)
     arrays = np.array([[*first.arrays, *last.arrays] for first, last in pairs])
     first, last = pairs[0]
     return Packed(weights, arrays, (np.float32(first.epsilon), np.float32(last.epsilon)))

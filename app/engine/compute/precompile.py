@@ -12,6 +12,7 @@ from app.engine.compute.beams import best_tokens
 from app.engine.compute.cache import SlotCache, Span, StepTokens
 from app.engine.compute.choice import Scores
 from app.engine.compute.kernels import threads
+from app.engine.compute.kernels.mixing import INPUTS_LEAST
 from app.engine.compute.layers import TILED_ROWS, Tail, make_linear, make_norm
 from app.engine.compute.post_norm import Block, Layers
 from app.engine.compute.sampling import Sampler, draw
@@ -26,6 +27,7 @@ def layers(precision: Precision) -> None:
     width = HEAD_DIMS[0]
     norm = make_norm(torch.ones(width), torch.ones(width), 1e-5, precision=precision)
     layer, qkv = (make_linear(torch.ones(outputs, width), None, precision=precision) for outputs in (width, 3 * width))
+    make_linear(torch.ones(1, INPUTS_LEAST), None, precision=precision, mixes=True)
     for count in (2, TILED_ROWS * threads()):
         x = torch.ones(count, width)
         norm(x)

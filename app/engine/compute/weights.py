@@ -96,11 +96,19 @@ class Weights:
         raise VerificationFailed(f"the checkpoint has no tensor {name}; it does not belong to this config.json")
 
     def linear(
-        self, names: str | Sequence[str], inputs: int, outputs: int, *, transposed: bool = False, is_exact: bool = False
+        self,
+        names: str | Sequence[str],
+        inputs: int,
+        outputs: int,
+        *,
+        transposed: bool = False,
+        is_exact: bool = False,
+        mixes: bool = False,
     ) -> Linear:
         """The layer `names`, or several that read the same input side by side in one, `outputs` each.
 
-        `transposed` for GPT-2's Conv1D, which stores (inputs, outputs); `is_exact` layers are never quantised.
+        `transposed` for GPT-2's Conv1D, which stores (inputs, outputs); `is_exact` layers are never quantised;
+        for `mixes` see Int8Linear.
         """
         weights: list[torch.Tensor] = []
         biases: list[torch.Tensor] = []
@@ -111,7 +119,7 @@ class Weights:
         weight, bias = torch.cat(weights).contiguous(), torch.cat(biases)
         if self.device.type == "cuda":
             return CudaLinear(weight, bias)
-        return make_linear(weight, bias, precision=self.precision, is_exact=is_exact)
+        return make_linear(weight, bias, precision=self.precision, is_exact=is_exact, mixes=mixes)
 
     def norm(self, name: str, width: int, epsilon: float) -> Norm:
         """The layer norm `name` over the last `width` values."""

@@ -13,8 +13,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from app.engine.compute.activations import ACTIVATIONS
 from app.engine.compute.attention import attend_cached, attend_one, attend_packed, split_heads
 from app.engine.compute.cache import SlotCache, Span, StepTokens
-from app.engine.compute.kernels import HAS_FMA_512, HAS_VNNI_512, linear, rows, set_threads, threads
-from app.engine.compute.layers import Fp32Linear, Int8Linear, KernelNorm, PlainLinear, Tail
+from app.engine.compute.kernels import HAS_FMA_512, HAS_VNNI_512, linear, mixing, rows, set_threads, threads
+from app.engine.compute.layers import Fp32Linear, Int8Linear, KernelNorm, PlainLinear, Tail, mixed
 from app.engine.compute.post_norm import Block, Layers
 
 CASES = settings(max_examples=25, deadline=None)
@@ -40,10 +40,15 @@ def test_a_packed_linear_layer_gives_the_values_of_torchs(
 
 
 @needs_vnni
-@given(count=st.integers(1, 70), inputs=st.integers(1, 40), outputs=st.integers(1, 70), seed=st.integers(0, 99))
+@given(
+    count=st.integers(1, 70),
+    inputs=st.integers(1, 40) | st.sampled_from([64, 80]),
+    outputs=st.integers(1, 70),
+    seed=st.integers(0, 99),
+)
 @CASES
 def test_int8_sums_are_the_integers_of_int_mm(count: int, inputs: int, outputs: int, seed: int) -> None:
-    layer = Int8Linear(drawn(outputs, 4 * inputs, seed=seed), drawn(outputs))
+    layer = Int8Linear(drawn(outputs, 4 * inputs, seed=seed), drawn(outputs), mixes=True)
     x, add = drawn(count, 4 * inputs, seed=seed + 1) + 0.5, drawn(count, outputs)
     found = layer(x, add=add)
     layer.columns = layer.panels.transpose(1, 2).reshape(-1, 4 * inputs).T.contiguous()
@@ -123,20 +128,61 @@ def test_a_row_that_is_not_finite_spoils_only_its_own_results(
     assert torch.equal(spoilt[others], clean[others])
 
 
-def drawn_block(width: int, inner: int, act: str, seed: int) -> Block:
+@pytest.mark.parametrize("inputs", [256, 320, 384, 768])
+@pytest.mark.parametrize("count", [1, 40])
+def test_mixing_is_an_orthogonal_matrix_and_its_own_inverse(inputs: int, count: int) -> None:
+    four = 0.5 - np.eye(4)
+    sixteen, x = np.kron(four, four), drawn(count, inputs)
+    expected = np.einsum("ij,bjk->bik", sixteen, x.numpy().reshape(count, 16, -1)).reshape(-1, 4) @ four
+    torch.testing.assert_close(mixed(x), torch.from_numpy(expected.reshape(x.shape)).float(), rtol=1e-5, atol=2e-6)
+    torch.testing.assert_close(mixed(mixed(x)), x, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("inputs", [224, 250, 260, 300])
+def test_a_layer_whose_width_cannot_be_mixed_is_packed_as_it_is(inputs: int) -> None:
+    assert not mixing.can_mix(inputs)
+    if inputs % 4 == 0:
+        weight, x = drawn(40, inputs), drawn(5, inputs)
+        assert torch.equal(Int8Linear(weight, None, mixes=True)(x), Int8Linear(weight, None)(x))
+
+
+@pytest.mark.parametrize("count", [1, 20, 300])
+def test_an_int8_layer_that_mixes_bears_channels_that_are_far_larger_than_the_others(count: int) -> None:
+    weight, bias, x = drawn(96, 384), drawn(96), drawn(count, 384, seed=1)
+    x[:, [62, 63, 99]] *= 15
+    expected = PlainLinear(weight, bias)(x)
+    plain, mixes = ((Int8Linear(weight, bias, mixes=mixes)(x) - expected).norm() for mixes in (False, True))
+    assert mixes < plain / 2
+
+
+@pytest.mark.parametrize("mixes", [False, True])
+def test_company_never_changes_a_row_that_is_mixed(mixes: bool) -> None:
+    layer, x = Int8Linear(drawn(70, 320), drawn(70), mixes=mixes), drawn(200, 320)
+    together = layer(x)
+    for row in (0, 11, 57, 199):
+        assert torch.equal(layer(x[row : row + 1])[0], together[row])
+    x[7, 3] = float("inf")
+    spoilt = layer(x)
+    assert not torch.isfinite(spoilt[7]).any()
+    assert torch.equal(spoilt[8:], together[8:])
+
+
+def drawn_block(width: int, inner: int, act: str, seed: int, *, mixes: bool) -> Block:
     tail = Tail(
         out=Int8Linear(drawn(width, width, seed=seed), drawn(width)),
         norm_read=KernelNorm(drawn(width, seed=seed), drawn(width), 1e-5),
-        up=Int8Linear(drawn(inner, width, seed=seed), drawn(inner)),
+        up=Int8Linear(drawn(inner, width, seed=seed), drawn(inner), mixes=mixes),
         act=ACTIVATIONS[act],
-        down=Int8Linear(drawn(width, inner, seed=seed), drawn(width)),
+        down=Int8Linear(drawn(width, inner, seed=seed), drawn(width), mixes=mixes),
         norm=KernelNorm(drawn(width, seed=seed + 1), drawn(width, seed=seed + 2), 1e-5),
     )
-    return Block(Int8Linear(drawn(3 * width, width, seed=seed), drawn(3 * width)), tail)
+    return Block(Int8Linear(drawn(3 * width, width, seed=seed), drawn(3 * width), mixes=mixes), tail)
 
 
 @needs_vnni
-@pytest.mark.parametrize("narrow", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("width", "inner", "narrow"), [(64, 96, torch.float32), (64, 96, torch.bfloat16), (256, 320, torch.bfloat16)]
+)
 @given(
     lengths=st.lists(st.integers(1, 200), min_size=1, max_size=6),
     act=st.sampled_from(sorted(ACTIVATIONS)),
@@ -145,11 +191,11 @@ def drawn_block(width: int, inner: int, act: str, seed: int) -> Block:
 )
 @CASES
 def test_the_layers_of_an_encoder_in_one_kernel_are_their_parts_to_the_bit(
-    narrow: torch.dtype, lengths: list[int], act: str, count: int, seed: int
+    width: int, inner: int, narrow: torch.dtype, lengths: list[int], act: str, count: int, seed: int
 ) -> None:
-    blocks = [drawn_block(64, 96, act, seed), drawn_block(64, 96, act, seed + 1)]
+    blocks = [drawn_block(width, inner, act, each, mixes=mixing.can_mix(width)) for each in (seed, seed + 1)]
     layers = Layers(blocks, heads=2, scale=0.2, narrow=narrow)
-    x, before = drawn(sum(lengths), 64, seed=3), threads()
+    x, before = drawn(sum(lengths), width, seed=3), threads()
     parts = layers.through(x, partial(attend_packed, lengths=lengths, heads=2, scale=0.2, narrow=narrow))
     set_threads(count)
     try:

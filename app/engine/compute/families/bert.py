@@ -25,13 +25,13 @@ def read_block(weights: Weights, layer: int, *, width: int, inner: int, act: Act
     """One layer's weights."""
     name = f"encoder.layer.{layer}"
     own = f"{name}.attention.self"
-    qkv = weights.linear((f"{own}.query", f"{own}.key", f"{own}.value"), width, width)
+    qkv = weights.linear((f"{own}.query", f"{own}.key", f"{own}.value"), width, width, mixes=True)
     tail = Tail(
         out=weights.linear(f"{name}.attention.output.dense", width, width),
         norm_read=weights.norm(f"{name}.attention.output.LayerNorm", width, epsilon),
-        up=weights.linear(f"{name}.intermediate.dense", width, inner),
+        up=weights.linear(f"{name}.intermediate.dense", width, inner, mixes=True),
         act=act,
-        down=weights.linear(f"{name}.output.dense", inner, width),
+        down=weights.linear(f"{name}.output.dense", inner, width, mixes=True),
         norm=weights.norm(f"{name}.output.LayerNorm", width, epsilon),
     )
     return Block(qkv, tail)

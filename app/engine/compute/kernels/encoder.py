@@ -61,9 +61,12 @@ def normalise_rows(x, weight, bias, epsilon, out):
 
 @njit(**SERIAL)
 def apply(x, weights, buffers, activation, added, out):
-    """A linear layer for a tile: weights (5,) are where its panels, scales, sums and bias lie, and how many outputs."""
+    """A linear layer for a tile.
+
+    weights (6,) are where its panels, scales, sums and bias lie, how many outputs it has, and whether it mixes.
+    """
     addresses, panels = (weights[0], weights[1], weights[2], weights[3]), (weights[4] + PANEL - 1) // PANEL
-    project(x, addresses, panels, buffers, activation, added, out)
+    project(x, weights[5] != 0, addresses, panels, buffers, activation, added, out)
 
 
 @njit(**SERIAL)
@@ -134,7 +137,7 @@ def take_head(layer, task, of_tiles, read_by, scale, shared):
 def encode(x, starts, lengths, weights, norms, epsilons, activation, scale, qkv, threads):
     """Post-norm layers over x (tokens, width), in place.
 
-    starts, lengths (rows,) in tokens; weights (layers, 4, 5): see apply, in the order QKV, OUT, UP, DOWN; norms
+    starts, lengths (rows,) in tokens; weights (layers, 4, 6): see apply, in the order QKV, OUT, UP, DOWN; norms
     (layers, 4, width): weight and bias of the norm after attention, and of the last one; qkv: room for a layer's
     queries, keys and values, see spans.attend_laid.
     """

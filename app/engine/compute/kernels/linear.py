@@ -16,6 +16,7 @@ from app.engine.compute.kernels.microkernel import (
     rows_of_call,
     store_rows,
 )
+from app.engine.compute.kernels.mixing import mix_row
 from app.engine.compute.kernels.tasks import take
 
 PARALLEL = {
@@ -79,6 +80,20 @@ def quantise(x, quantised, scales, zeros):
     else:
         for row in prange(x.shape[0]):
             scales[row], zeros[row] = quantise_row(x[row], quantised[row])
+
+
+@njit(**PARALLEL)
+def quantise_mixed(x, quantised, scales, zeros):
+    """The same of rows that are mixed first."""
+    mixed = np.empty(x.shape, np.float32)
+    if x.shape[0] < WHOLE_ROWS:
+        for row in range(x.shape[0]):
+            mix_row(x[row], mixed[row])
+            scales[row], zeros[row] = quantise_row(mixed[row], quantised[row])
+    else:
+        for row in prange(x.shape[0]):
+            mix_row(x[row], mixed[row])
+            scales[row], zeros[row] = quantise_row(mixed[row], quantised[row])
 
 
 @njit(**SERIAL)
@@ -199,8 +214,8 @@ def shape_of(rows, row_bytes, panels):
 
 
 @njit(**PARALLEL)
-def linear_int8(x, layer, activation, added, threads, out):
-    """x (rows, inputs) fp32, quantised, times packed int8 weights → out (rows, outputs) fp32.
+def linear_int8(x, is_mixed, layer, activation, added, threads, out):
+    """x (rows, inputs) fp32, mixed where the weights are, quantised, times packed int8 weights → out (rows, outputs).
 
     layer: panels (panels, inputs / 4, PANEL, 4) int8, and their scales, sums and bias (panels * PANEL,); added
     (rows, outputs) or (rows, 0).
@@ -208,7 +223,10 @@ def linear_int8(x, layer, activation, added, threads, out):
     panels, weight_scales, weight_sums, bias = layer
     quantised = np.empty(x.shape, np.uint8)
     scales, zeros = np.empty(x.shape[0], np.float32), np.empty(x.shape[0], np.int32)
-    quantise(x, quantised, scales, zeros)
+    if is_mixed:
+        quantise_mixed(x, quantised, scales, zeros)
+    else:
+        quantise(x, quantised, scales, zeros)
     shape, tasks = shape_of(x.shape[0], x.shape[1], panels.shape[0])
     weights = (panels.ctypes.data, weight_scales.ctypes.data, weight_sums.ctypes.data, bias.ctypes.data)
     of_rows = (scales.ctypes.data, zeros.ctypes.data)

@@ -8,6 +8,7 @@ from numba import njit, prange
 
 from app.engine.compute.kernels import scalar
 from app.engine.compute.kernels.linear import PARALLEL, SERIAL, TILE_ROWS, pass_panels, quantise_row
+from app.engine.compute.kernels.mixing import mix_row
 from app.engine.compute.kernels.tasks import take
 
 WHOLE_CALLS = 4
@@ -30,25 +31,29 @@ def edge(tile, tiles, rows):
 
 @njit(**SERIAL)
 def room_of(numbers):
-    """What a thread quantises the rows of a tile into: its bytes, scales and zeros."""
-    rows = ROWS_OF_TILE
-    return np.empty(rows * numbers, np.uint8), np.empty(rows, np.float32), np.empty(rows, np.int32)
+    """What a thread quantises the rows of a tile into: its bytes, scales and zeros, and a row that is mixed."""
+    rows, mixed = ROWS_OF_TILE, np.empty(numbers, np.float32)
+    return np.empty(rows * numbers, np.uint8), np.empty(rows, np.float32), np.empty(rows, np.int32), mixed
 
 
 @njit(**SERIAL)
-def project(x, weights, panels, buffers, activation, added, out):
+def project(x, is_mixed, weights, panels, buffers, activation, added, out):
     """x (rows, inputs) quantised, times so many panels, as linear_int8 does it; weights as pass_panels takes them."""
-    held, scales, zeros = buffers
+    held, scales, zeros, room = buffers
     rows, inputs = x.shape
-    quantised = held[: rows * inputs].reshape(rows, inputs)
+    quantised, mixed = held[: rows * inputs].reshape(rows, inputs), room[:inputs]
     for row in range(rows):
-        scales[row], zeros[row] = quantise_row(x[row], quantised[row])
+        if is_mixed:
+            mix_row(x[row], mixed)
+            scales[row], zeros[row] = quantise_row(mixed, quantised[row])
+        else:
+            scales[row], zeros[row] = quantise_row(x[row], quantised[row])
     of_rows = (scales.ctypes.data, zeros.ctypes.data)
     pass_panels(True, (0, rows, 0, panels), inputs, quantised.ctypes.data, of_rows, weights, activation, added, out)
 
 
 @njit(**PARALLEL)
-def project_tiles(x, layer, activation, added, threads, out):
+def project_tiles(x, is_mixed, layer, activation, added, threads, out):
     """linear_int8 of x (rows, inputs), quantised on the way."""
     rows, inputs = x.shape
     panels, weight_scales, weight_sums, bias = layer
@@ -60,6 +65,6 @@ def project_tiles(x, layer, activation, added, threads, out):
         tile = take(counter.ctypes.data)
         while tile < tiles:
             part = slice(edge(tile, tiles, rows), edge(tile + 1, tiles, rows))
-            project(x[part], weights, panels.shape[0], buffers, activation, added[part], out[part])
+            project(x[part], is_mixed, weights, panels.shape[0], buffers, activation, added[part], out[part])
             tile = take(counter.ctypes.data)
     scalar.keep(counter)
