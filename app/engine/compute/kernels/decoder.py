@@ -152,9 +152,9 @@ def step(start, slots, positions, weights, norms, epsilon, activation, scales, k
     """Pre-norm layers over start (rows, width), a token a row, and the last norm → out (rows, width).
 
     slots, positions (rows,): where each token's key and value belong, no slot twice; weights (layers, 4, 6): see
-    encoder.apply, of which none mixes, in the order QKV, OUT, UP, DOWN; norms (layers + 1, 4, width): weight and bias of the norm before
-    attention and of the one before UP, and of the last one; scales (layers,) of the scores; keys, values (layers,
-    slots, heads, positions, head_dim): a bfloat16's 16 bits.
+    encoder.apply, in the order QKV, OUT, UP, DOWN, and none mixes; norms (layers + 1, 4, width): weight and bias of the
+    norm before attention and of the one before UP, and of the last one; scales (layers,) of the scores; keys, values
+    (layers, slots, heads, positions, head_dim): a bfloat16's 16 bits.
     """
     rows, width = start.shape
     layers, heads, inner = weights.shape[0], keys.shape[2], weights[0, UP, 4]
