@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from app.engine.compute.activations import ACTIVATIONS
 from app.engine.compute.cache import SlotCache, Span, StepTokens
-from app.engine.compute.kernels import HAS_VNNI_512, decoder, set_threads, threads
+from app.engine.compute.kernels import HAS_VNNI_512, decoder, encoder, set_threads, threads
 from app.engine.compute.layers import Int8Linear, KernelNorm
 from app.engine.compute.pre_norm import Block, Layers
 
@@ -97,7 +97,7 @@ def test_what_a_thread_took_and_left_is_done_by_another_and_may_come_late(rows: 
     work = (model, (tokens.slots_array, tokens.positions_array), cache.whole, room)
     counts = [decoder.tasks_of(stage, rows, HEADS, found.weights) for stage in range(2 * decoder.STAGES + 1)]
     for stage, count in enumerate(counts):
-        counters, marks = np.zeros((2, decoder.LINE_WORDS), np.int64), np.zeros(count, np.int64)
+        counters, marks = np.zeros((2, encoder.COUNTER_WORDS), np.int64), np.zeros(count, np.int64)
         counters[0, 0] = (stage + 1) % (count + 1)  # so many were taken by threads that are not heard of again
         decoder.finish_stage(stage, counters, marks, *work)
         assert marks.all()

@@ -10,13 +10,12 @@ import numpy as np
 from numba import njit, prange
 
 from app.engine.compute.kernels.attention import attend_head_bf16, store_head
+from app.engine.compute.kernels.encoder import COUNTER_WORDS, DOWN, OUT, QKV, UP
 from app.engine.compute.kernels.linear import PARALLEL, SERIAL, pass_tile, quantise_row, shape_of
 from app.engine.compute.kernels.microkernel import PANEL
 from app.engine.compute.kernels.rows import normalise_row
 from app.engine.compute.kernels.tasks import count_done, done, mark, pause, take
 
-QKV, OUT, UP, DOWN = 0, 1, 2, 3
-"""Where a layer's four linear layers stand in `weights`."""
 ATTEND = 2
 """A layer's third stage. The others are two for each linear layer: what it reads in 8 bits, then its product."""
 STAGES = 9
@@ -24,9 +23,7 @@ STAGES = 9
 ROWS_OF_TASK = 4
 """Rows that one task norms and quantises."""
 PATIENCE = 300
-"""How often a thread looks before it does what another has in hand: about 15 us, more than a task takes."""
-LINE_WORDS = 8
-"""Counters lie in cache lines of their own."""
+"""How often a thread looks before it does what another has in hand: about 8 us, as long as a task takes."""
 
 
 @njit(**SERIAL)
@@ -164,7 +161,7 @@ def step(start, slots, positions, weights, norms, epsilon, activation, scales, k
     few_bytes, many_bytes = np.empty((layers, 3, rows, width), np.uint8), np.empty((layers, rows, inner), np.uint8)
     of_rows, zeros = np.empty((layers, 4, rows), np.float32), np.empty((layers, 4, rows), np.int32)
     stages = layers * STAGES + 1
-    counters = np.zeros((stages, 2, LINE_WORDS), np.int64)
+    counters = np.zeros((stages, 2, COUNTER_WORDS), np.int64)
     ends = np.empty(stages, np.int64)
     tasks = 0
     for stage in range(stages):

@@ -5,7 +5,6 @@ import numpy as np
 Array = np.ndarray[Any, np.dtype[Any]]
 
 STAGES: int
-LINE_WORDS: int
 
 def tasks_of(stage: int, rows: int, heads: int, weights: Array) -> int: ...
 def run_task(

@@ -10,7 +10,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 SPINS = 2000
-"""How often a thread looks before it lends its core to others, about 0.1 ms: what it waits for has begun already."""
+"""How often a thread looks before it lends its core to others, about 0.05 ms: what it waits for has begun already."""
 
 
 def _changed(operation: str, ordering: str) -> Any:
@@ -64,7 +64,7 @@ def _called(name: str, result: ir.Type) -> Any:
 
 
 pause = _called("llvm.x86.sse2.pause", ir.VoidType())
-"""A moment, about 50 ns: what a thread does between two looks."""
+"""A moment, about 25 ns: what a thread does between two looks."""
 _lend_core = _called("sched_yield", ir.IntType(32))
 
 
