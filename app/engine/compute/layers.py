@@ -129,6 +129,13 @@ class Fp32Linear(PackedLinear):
         number = act.number if act else 0
         linear.linear_fp32(x.numpy(), self.panels.numpy(), self.bias.numpy(), number, added, threads(), out)
 
+    is_packed, is_mixed = True, False
+
+    @property
+    def addresses(self) -> tuple[int, ...]:
+        """As Int8Linear's: there are no scales and no sums."""
+        return self.panels.data_ptr(), 0, 0, self.bias.data_ptr(), self.outputs
+
     def rows(self, ids: torch.Tensor) -> torch.Tensor:
         """Rows `ids` of the weight, (ids, inputs): an embedding table tied to the head needs no second copy."""
         return self.panels[ids // PANEL, :, ids % PANEL]

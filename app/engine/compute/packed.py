@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from app.engine.compute.layers import Int8Linear, KernelNorm, Linear, Norm
+from app.engine.compute.layers import Fp32Linear, Int8Linear, KernelNorm, Linear, Norm
 
 Array = np.ndarray[Any, Any]
 
@@ -20,9 +20,11 @@ class Packed(NamedTuple):
     epsilons: tuple[np.float32, np.float32]
 
 
-def packed(linears: Sequence[Sequence[Linear]], norms: Sequence[Sequence[Norm]]) -> Packed | None:
-    """The layers' arrays; None where not all are the kernels' own. Their tensors must not move any more."""
-    whole = [[each for each in layer if isinstance(each, Int8Linear) and each.is_packed] for layer in linears]
+def packed(
+    linears: Sequence[Sequence[Linear]], norms: Sequence[Sequence[Norm]], kind: type[Int8Linear] | type[Fp32Linear]
+) -> Packed | None:
+    """The layers' arrays; None where not all are the kernels' and of this kind. No tensor may move any more."""
+    whole = [[each for each in layer if isinstance(each, kind) and each.is_packed] for layer in linears]
     pairs = [[each for each in layer if isinstance(each, KernelNorm)] for layer in norms]
     if {4} != {len(layer) for layer in whole} or {2} != {len(pair) for pair in pairs}:
         return None

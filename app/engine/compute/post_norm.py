@@ -9,7 +9,7 @@ import torch
 
 from app.engine.compute.attention import attend_packed, has_spans
 from app.engine.compute.kernels import HAS_BF16_512, encoder, threads
-from app.engine.compute.layers import TILED_ROWS, Linear, Tail
+from app.engine.compute.layers import TILED_ROWS, Int8Linear, Linear, Tail
 from app.engine.compute.packed import Packed, packed
 
 
@@ -56,4 +56,4 @@ class Layers:
     def _packed(self) -> Packed | None:
         """As encoder.encode takes the layers. Asked for first when the model is loaded: no tensor moves any more."""
         linears = [(block.qkv, block.tail.out, block.tail.up, block.tail.down) for block in self.blocks]
-        return packed(linears, [(block.tail.norm_read, block.tail.norm) for block in self.blocks])
+        return packed(linears, [(block.tail.norm_read, block.tail.norm) for block in self.blocks], Int8Linear)

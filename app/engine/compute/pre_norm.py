@@ -12,7 +12,7 @@ from app.engine.compute.attention import attend_cached
 from app.engine.compute.cache import SlotCache, StepTokens
 from app.engine.compute.kernels import decoder, threads
 from app.engine.compute.kernels.heads import WIDTHS
-from app.engine.compute.layers import Linear, Norm
+from app.engine.compute.layers import Fp32Linear, Int8Linear, Linear, Norm
 from app.engine.compute.packed import Packed, packed
 
 
@@ -29,7 +29,7 @@ class Block:
 
 
 class Layers:
-    """Blocks one after the other and the last norm; a token of each row in int8 by one kernel, with the same bits."""
+    """Blocks one after the other and the last norm; a token of each row by one kernel, with the same bits."""
 
     def __init__(
         self, blocks: Sequence[Block], norm: Norm, *, act: Activation, heads: int, scales: Sequence[float]
@@ -44,13 +44,12 @@ class Layers:
     def __call__(self, x: torch.Tensor, tokens: StepTokens, cache: SlotCache) -> torch.Tensor:
         """x (tokens, width) → (tokens, width)."""
         found = self._packed if tokens.is_single else None
-        is_narrow = cache.keys.dtype is torch.bfloat16 and cache.keys.shape[-1] in WIDTHS
-        if found is None or cache.whole is None or not is_narrow:
+        if found is None or cache.whole is None or cache.keys.shape[-1] not in WIDTHS:
             return self.through(x, tokens, cache)
         out = torch.empty_like(x)
         decoder.step(
-            x.numpy(), tokens.slots_array, tokens.positions_array, found.weights, found.norms, found.epsilons[0],
-            self.act.number, np.array(self.scales, np.float32), *cache.whole, threads(), out.numpy(),
+            x.numpy(), tokens.slots_array, tokens.positions_array, found.weights, self._is_int8, found.norms,
+            found.epsilons[0], self.act.number, np.array(self.scales, np.float32), *cache.whole, threads(), out.numpy(),
         )  # fmt: skip
         return out
 
@@ -65,9 +64,13 @@ class Layers:
         return normed
 
     @cached_property
+    def _is_int8(self) -> bool:
+        return isinstance(self.blocks[0].qkv, Int8Linear)
+
+    @cached_property
     def _packed(self) -> Packed | None:
         """As decoder.step takes the layers. Asked for first when the model is loaded: no tensor moves any more."""
         linears = [(block.qkv, block.out, block.up, block.down) for block in self.blocks]
-        pairs = [(block.norm_attention, block.norm_mlp) for block in self.blocks]
-        found = packed(linears, [*pairs, (self.norm, self.norm)])
+        pairs = [*((block.norm_attention, block.norm_mlp) for block in self.blocks), (self.norm, self.norm)]
+        found = packed(linears, pairs, Int8Linear if self._is_int8 else Fp32Linear)
         return None if found is None or found.weights[:, :, 5].any() else found  # it does not mix what layers read

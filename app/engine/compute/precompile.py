@@ -48,15 +48,16 @@ def attention(head_dim: int, dtype: torch.dtype) -> None:
     attend_packed(torch.ones(1, 3 * head_dim), [1], 1, 1.0, dtype)
 
 
-def step() -> None:
+def step(precision: Precision) -> None:
     """A token of each row through a decoder's layers."""
     width = HEAD_DIMS[0]
-    norm = make_norm(torch.ones(width), torch.ones(width), 1e-5, precision=Precision.INT8)
+    norm = make_norm(torch.ones(width), torch.ones(width), 1e-5, precision=precision)
     qkv, *others = (
-        make_linear(torch.ones(outputs, width), None, precision=Precision.INT8) for outputs in (3 * width, *[width] * 3)
+        make_linear(torch.ones(outputs, width), None, precision=precision) for outputs in (3 * width, *[width] * 3)
     )
     block = pre_norm.Block(norm, qkv, others[0], norm, *others[1:])
-    cache = SlotCache(layers=1, slots=1, heads=1, positions=1, head_dim=width, dtype=torch.bfloat16, device=CPU)
+    narrow = torch.float32 if precision is Precision.FP32 else torch.bfloat16
+    cache = SlotCache(layers=1, slots=1, heads=1, positions=1, head_dim=width, dtype=narrow, device=CPU)
     layers = pre_norm.Layers([block], norm, act=GELU, heads=1, scales=[1.0])
     layers(torch.ones(1, width), StepTokens([Span(0, 0, 1)], CPU), cache)
 
@@ -76,7 +77,10 @@ def main() -> None:
         for dtype in (torch.float32, torch.bfloat16):
             name = f"attention, heads of {head_dim}, {str(dtype).removeprefix('torch.')}"
             work.append((name, lambda head_dim=head_dim, dtype=dtype: attention(head_dim, dtype)))
-    work += [("a decoder's step", step), ("draws", draws)]
+    work += [
+        (f"a decoder's step in {kind.value}", lambda kind=kind: step(kind)) for kind in (Precision.FP32, Precision.INT8)
+    ]
+    work.append(("draws", draws))
     for place, (name, compile_it) in enumerate(work, 1):
         began_s = time.monotonic()
         compile_it()

@@ -8,14 +8,19 @@ from hypothesis import strategies as st
 
 from app.engine.compute.activations import ACTIVATIONS
 from app.engine.compute.cache import SlotCache, Span, StepTokens
-from app.engine.compute.kernels import HAS_VNNI_512, decoder, encoder, set_threads, threads
-from app.engine.compute.layers import Int8Linear, KernelNorm
+from app.engine.compute.kernels import HAS_FMA_512, HAS_VNNI_512, decoder, encoder, set_threads, threads
+from app.engine.compute.layers import Fp32Linear, Int8Linear, KernelNorm
 from app.engine.compute.pre_norm import Block, Layers
 
 CASES = settings(max_examples=25, deadline=None)
 CPU = torch.device("cpu")
 WIDTH, INNER, HEADS, SLOTS, POSITIONS = 64, 96, 2, 70, 40
 needs_vnni = pytest.mark.skipif(not HAS_VNNI_512, reason="this processor has no AVX-512 VNNI")
+needs_fma = pytest.mark.skipif(not HAS_FMA_512, reason="this processor has no AVX-512")
+Kind = type[Int8Linear] | type[Fp32Linear]
+both_kinds = pytest.mark.parametrize(
+    "kind", [pytest.param(Int8Linear, marks=needs_vnni), pytest.param(Fp32Linear, marks=needs_fma)]
+)
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -26,15 +31,15 @@ def drawn_norm(seed: int) -> KernelNorm:
     return KernelNorm(drawn(WIDTH, seed=seed), drawn(WIDTH, seed=seed + 1), 1e-5)
 
 
-def drawn_layers(act: str = "gelu_new", seed: int = 0, depth: int = 2) -> Layers:
+def drawn_layers(kind: Kind, act: str = "gelu_new", seed: int = 0, depth: int = 2) -> Layers:
     blocks = [
         Block(
             norm_attention=drawn_norm(layer),
-            qkv=Int8Linear(drawn(3 * WIDTH, WIDTH, seed=layer), drawn(3 * WIDTH)),
-            out=Int8Linear(drawn(WIDTH, WIDTH, seed=layer), drawn(WIDTH)),
+            qkv=kind(drawn(3 * WIDTH, WIDTH, seed=layer), drawn(3 * WIDTH)),
+            out=kind(drawn(WIDTH, WIDTH, seed=layer), drawn(WIDTH)),
             norm_mlp=drawn_norm(layer + 2),
-            up=Int8Linear(drawn(INNER, WIDTH, seed=layer), drawn(INNER)),
-            down=Int8Linear(drawn(WIDTH, INNER, seed=layer), drawn(WIDTH)),
+            up=kind(drawn(INNER, WIDTH, seed=layer), drawn(INNER)),
+            down=kind(drawn(WIDTH, INNER, seed=layer), drawn(WIDTH)),
         )
         for layer in range(seed, seed + depth)
     ]
@@ -42,17 +47,17 @@ def drawn_layers(act: str = "gelu_new", seed: int = 0, depth: int = 2) -> Layers
     return Layers(blocks, drawn_norm(seed), act=ACTIVATIONS[act], heads=HEADS, scales=scales)
 
 
-def drawn_cache(depth: int = 2) -> SlotCache:
+def drawn_cache(kind: Kind, depth: int = 2) -> SlotCache:
     cache = SlotCache(
-        layers=depth, slots=SLOTS, heads=HEADS, positions=POSITIONS, head_dim=WIDTH // HEADS, dtype=torch.bfloat16,
-        device=CPU,
+        layers=depth, slots=SLOTS, heads=HEADS, positions=POSITIONS, head_dim=WIDTH // HEADS,
+        dtype=torch.bfloat16 if kind is Int8Linear else torch.float32, device=CPU,
     )  # fmt: skip
     for number, held in enumerate((cache.keys, cache.values)):
         held.copy_(drawn(*held.shape, seed=number))
     return cache
 
 
-@needs_vnni
+@both_kinds
 @given(
     places=st.lists(st.integers(0, POSITIONS - 1), min_size=1, max_size=SLOTS),
     act=st.sampled_from(sorted(ACTIVATIONS)),
@@ -60,8 +65,10 @@ def drawn_cache(depth: int = 2) -> SlotCache:
     seed=st.integers(0, 9),
 )
 @CASES
-def test_a_step_in_one_kernel_is_its_parts_to_the_bit(places: list[int], act: str, count: int, seed: int) -> None:
-    layers, caches = drawn_layers(act, seed), [drawn_cache() for _ in range(3)]
+def test_a_step_in_one_kernel_is_its_parts_to_the_bit(
+    kind: Kind, places: list[int], act: str, count: int, seed: int
+) -> None:
+    layers, caches = drawn_layers(kind, act, seed), [drawn_cache(kind) for _ in range(3)]
     slots = torch.randperm(SLOTS, generator=torch.Generator().manual_seed(seed))[: len(places)].tolist()
     spans = [Span(slot, start, 1) for slot, start in zip(slots, places, strict=True)]
     x, before = drawn(len(spans), WIDTH, seed=3), threads()
@@ -78,28 +85,32 @@ def test_a_step_in_one_kernel_is_its_parts_to_the_bit(places: list[int], act: st
     assert torch.equal(caches[0].values, caches[1].values)
 
 
-@needs_vnni
+@both_kinds
 @pytest.mark.parametrize("rows", [1, 9])
-def test_what_a_thread_took_and_left_is_done_by_another_and_may_come_late(rows: int) -> None:
-    layers, cache = drawn_layers(), drawn_cache()
+def test_what_a_thread_took_and_left_is_done_by_another_and_may_come_late(kind: Kind, rows: int) -> None:
+    layers, cache = drawn_layers(kind), drawn_cache(kind)
     tokens, x = StepTokens([Span(row, 3 * row, 1) for row in range(rows)], CPU), drawn(rows, WIDTH)
     found = layers._packed
     assert found is not None
     assert cache.whole is not None
-    expected = layers.through(x, tokens, drawn_cache())
+    expected = layers.through(x, tokens, drawn_cache(kind))
     floats = [np.empty((2, rows, columns), np.float32) for columns in (3 * WIDTH, WIDTH, WIDTH, INNER, WIDTH)]
     out = np.empty((rows, WIDTH), np.float32)
     of_rows = np.empty((2, 4, rows), np.float32), np.empty((2, 4, rows), np.int32)
+    normed = np.empty((2, 2, rows, WIDTH), np.float32)
     many = np.empty((2, 3, rows, WIDTH), np.uint8), np.empty((2, rows, INNER), np.uint8)
-    room = (x.numpy(), out, *floats, *many, *of_rows)
+    room = (x.numpy(), out, *floats, normed, *many, *of_rows)
     scales = np.array(layers.scales, np.float32)
-    model = (found.weights, found.norms, found.epsilons[0], layers.act.number, scales)
+    model = (found.weights, found.norms, found.epsilons[0], layers.act.number, scales, kind is Int8Linear)
     work = (model, (tokens.slots_array, tokens.positions_array), cache.whole, room)
-    counts = [decoder.tasks_of(stage, rows, HEADS, found.weights) for stage in range(2 * decoder.STAGES + 1)]
+    counts = [
+        decoder.tasks_of(stage, rows, HEADS, found.weights, kind is Int8Linear)
+        for stage in range(2 * decoder.STAGES + 1)
+    ]
     for stage, count in enumerate(counts):
         counters, marks = np.zeros((2, encoder.COUNTER_WORDS), np.int64), np.zeros(count, np.int64)
         counters[0, 0] = (stage + 1) % (count + 1)  # so many were taken by threads that are not heard of again
-        decoder.finish_stage(stage, counters, marks, *work)
+        decoder.finish_stage(stage, counters, marks, 300, *work)
         assert marks.all()
         assert counters[1, 0] == count
     np.testing.assert_array_equal(out, expected.numpy())
@@ -110,12 +121,12 @@ def test_what_a_thread_took_and_left_is_done_by_another_and_may_come_late(rows: 
         np.testing.assert_array_equal(before, after)
 
 
-@needs_vnni
-def test_a_row_that_is_not_finite_fails_alone() -> None:
-    layers, x = drawn_layers(), drawn(5, WIDTH)
+@both_kinds
+def test_a_row_that_is_not_finite_fails_alone(kind: Kind) -> None:
+    layers, x = drawn_layers(kind), drawn(5, WIDTH)
     tokens = StepTokens([Span(row, 7, 1) for row in range(5)], CPU)
-    clean = layers(x, tokens, drawn_cache())
+    clean = layers(x, tokens, drawn_cache(kind))
     x[2, 5] = float("nan")
-    found = layers(x, tokens, drawn_cache())
+    found = layers(x, tokens, drawn_cache(kind))
     assert found[2].isnan().all()
     assert torch.equal(found[[0, 1, 3, 4]], clean[[0, 1, 3, 4]])

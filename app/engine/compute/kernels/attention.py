@@ -1,7 +1,8 @@
 """Attention of single queries against a slot cache, each row over its own length: the cache is read once, in place."""
 
 import numpy as np
-from numba import njit, prange
+from numba import njit, prange, types
+from numba.extending import overload
 
 from app.engine.compute.kernels import heads, scalar
 from app.engine.compute.kernels.linear import PARALLEL, SERIAL
@@ -66,43 +67,38 @@ def attend_any(tokens, queries, slots, lengths, keys, values, scale, threads, ou
     scalar.keep(counter)
 
 
-@njit(**PARALLEL)
-def attend_fp32(tokens, queries, slots, lengths, keys, values, scale, threads, out):
-    """attend() for heads of one of WIDTHS and an fp32 cache."""
-    count, width = keys.shape[1], keys.shape[3]
-    counter = np.zeros(1, np.int64)
-    for _ in prange(threads):
-        task = take(counter.ctypes.data)
-        while task < tokens.size * count:
-            token, head = tokens[task // count], task % count
-            slot, length = slots[token], lengths[token]
-            query = queries[token, head * width : (head + 1) * width]
-            target = out[token, head * width : (head + 1) * width]
-            scores = np.empty(length, np.float32)
-            heads.dots_fp32(width, query.ctypes.data, keys[slot, head].ctypes.data, length, scale, scores.ctypes.data)
-            inverse = soften(scores)
-            heads.weighted_sum_fp32(
-                width, scores.ctypes.data, values[slot, head].ctypes.data, length, inverse, target.ctypes.data
-            )
-            scalar.keep(scores)
-            task = take(counter.ctypes.data)
-    scalar.keep(counter)
-
-
 @njit(**SERIAL)
-def attend_head_bf16(query, keys, values, length, scale, out):
-    """One query of a head of one of WIDTHS against the first `length` of its keys and values, all (…, head_dim)."""
-    width = query.size
+def _attend_head_fp32(query, keys, values, length, scale, out):
     scores = np.empty(length, np.float32)
-    heads.dots_bf16(width, query.ctypes.data, keys.ctypes.data, length, scale, scores.ctypes.data)
+    heads.dots_fp32(query.size, query.ctypes.data, keys.ctypes.data, length, scale, scores.ctypes.data)
     inverse = soften(scores)
-    heads.weighted_sum_bf16(width, scores.ctypes.data, values.ctypes.data, length, inverse, out.ctypes.data)
+    heads.weighted_sum_fp32(query.size, scores.ctypes.data, values.ctypes.data, length, inverse, out.ctypes.data)
     scalar.keep(scores)
 
 
+@njit(**SERIAL)
+def _attend_head_bf16(query, keys, values, length, scale, out):
+    scores = np.empty(length, np.float32)
+    heads.dots_bf16(query.size, query.ctypes.data, keys.ctypes.data, length, scale, scores.ctypes.data)
+    inverse = soften(scores)
+    heads.weighted_sum_bf16(query.size, scores.ctypes.data, values.ctypes.data, length, inverse, out.ctypes.data)
+    scalar.keep(scores)
+
+
+def attend_head(query, keys, values, length, scale, out):
+    """One query of a head of one of WIDTHS against the first `length` of its keys and values, all (…, head_dim)."""
+    raise NotImplementedError
+
+
+@overload(attend_head)
+def _attend_head(query, keys, values, length, scale, out):
+    kernel = _attend_head_fp32 if isinstance(keys.dtype, types.Float) else _attend_head_bf16
+    return lambda query, keys, values, length, scale, out: kernel(query, keys, values, length, scale, out)
+
+
 @njit(**PARALLEL)
-def attend_bf16(tokens, queries, slots, lengths, keys, values, scale, threads, out):
-    """attend() for heads of one of WIDTHS and a bfloat16 cache."""
+def attend_wide(tokens, queries, slots, lengths, keys, values, scale, threads, out):
+    """attend() for heads of one of WIDTHS."""
     count, width = keys.shape[1], keys.shape[3]
     counter = np.zeros(1, np.int64)
     for _ in prange(threads):
@@ -111,7 +107,7 @@ def attend_bf16(tokens, queries, slots, lengths, keys, values, scale, threads, o
             token, head = tokens[task // count], task % count
             slot, first = slots[token], head * width
             query, target = queries[token, first : first + width], out[token, first : first + width]
-            attend_head_bf16(query, keys[slot, head], values[slot, head], lengths[token], scale, target)
+            attend_head(query, keys[slot, head], values[slot, head], lengths[token], scale, target)
             task = take(counter.ctypes.data)
     scalar.keep(counter)
 
@@ -122,7 +118,5 @@ def attend(tokens, queries, slots, lengths, keys, values, scale, threads, out) -
     queries (batch, …) holds the heads in its first columns; slots, lengths (batch,); keys, values (slots, heads,
     positions, head_dim), fp32 or a bfloat16's 16 bits; out (batch, heads * head_dim).
     """
-    kernel = attend_any
-    if keys.shape[3] in heads.WIDTHS:
-        kernel = attend_bf16 if keys.dtype == np.uint16 else attend_fp32
+    kernel = attend_wide if keys.shape[3] in heads.WIDTHS else attend_any
     kernel(tokens, queries, slots, lengths, keys, values, scale, threads, out)

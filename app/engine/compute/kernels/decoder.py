@@ -1,4 +1,4 @@
-"""All int8 layers of a decoder's step in which each row feeds one token, in stages that nobody holds up.
+"""All layers of a decoder's step in which each row feeds one token, in stages that nobody holds up.
 
 A stage is cut into tasks, which threads take as they come; it is over when all are done. A thread that lost its core
 keeps the task that it had: who has waited for it a while does that task again. Both write the same bits, to places that
@@ -9,7 +9,7 @@ linear.py, rows.py and attention.py: a row gets the same bits as from them.
 import numpy as np
 from numba import njit, prange
 
-from app.engine.compute.kernels.attention import attend_head_bf16, store_head
+from app.engine.compute.kernels.attention import attend_head, store_head
 from app.engine.compute.kernels.encoder import COUNTER_WORDS, DOWN, OUT, QKV, UP
 from app.engine.compute.kernels.linear import PARALLEL, SERIAL, pass_tile, quantise_row, shape_of
 from app.engine.compute.kernels.microkernel import PANEL
@@ -17,13 +17,13 @@ from app.engine.compute.kernels.rows import normalise_row
 from app.engine.compute.kernels.tasks import count_done, done, mark, pause, take
 
 ATTEND = 2
-"""A layer's third stage. The others are two for each linear layer: what it reads in 8 bits, then its product."""
+"""A layer's third stage. The others are two for each linear layer: what it reads, then its product."""
 STAGES = 9
 """Of a layer; the last norm is one more."""
 ROWS_OF_TASK = 4
 """Rows that one task norms and quantises."""
-PATIENCE = 300
-"""How often a thread looks before it does what another has in hand: about 8 us, as long as a task takes."""
+PATIENCE_INT8, PATIENCE_FP32 = 300, 1200
+"""How often a thread looks before it does what another has in hand: about 8 and 30 us, as long as a task takes."""
 
 
 @njit(**SERIAL)
@@ -35,38 +35,32 @@ def linear_of(stage):
 
 
 @njit(**SERIAL)
-def tasks_of(stage, rows, heads, weights):
-    """Into how many tasks a stage is cut."""
+def tasks_of(stage, rows, heads, weights, is_int8):
+    """Into how many tasks a stage is cut; into none where there is nothing to do."""
     layer = stage // STAGES
     if layer < weights.shape[0] and stage % STAGES == ATTEND:
         return rows * heads
     number, is_product = linear_of(stage)
-    if layer == weights.shape[0] or not is_product:
-        return (rows + ROWS_OF_TASK - 1) // ROWS_OF_TASK
-    inputs = weights[layer, UP, 4] if number == DOWN else weights[layer, OUT, 4]
-    return shape_of(rows, inputs, (weights[layer, number, 4] + PANEL - 1) // PANEL)[1]
+    if layer < weights.shape[0] and is_product:
+        inputs = weights[layer, UP, 4] if number == DOWN else weights[layer, OUT, 4]
+        row_bytes = inputs if is_int8 else inputs * 4
+        return shape_of(rows, row_bytes, (weights[layer, number, 4] + PANEL - 1) // PANEL)[1]
+    has_work = layer == weights.shape[0] or is_int8 or number in (QKV, UP)
+    return (rows + ROWS_OF_TASK - 1) // ROWS_OF_TASK if has_work else 0
 
 
 @njit(**SERIAL)
-def quantise_some(task, x, norm, epsilon, held):
-    """One task: some rows of x (rows, inputs), normed if there is a norm (2, inputs); held: bytes, scales and zeros."""
-    quantised, scales, zeros = held
-    normed = np.empty(x.shape[1], np.float32)
+def norm_some(task, x, weight, bias, epsilon, out):
+    """One task: the norm of some rows of x (rows, width)."""
     for row in range(task * ROWS_OF_TASK, min(x.shape[0], (task + 1) * ROWS_OF_TASK)):
-        if norm.shape[0]:
-            normalise_row(x[row], norm[0], norm[1], epsilon, normed)
-            scales[row], zeros[row] = quantise_row(normed, quantised[row])
-        else:
-            scales[row], zeros[row] = quantise_row(x[row], quantised[row])
+        normalise_row(x[row], weight, bias, epsilon, out[row])
 
 
 @njit(**SERIAL)
-def project_some(task, held, weights, activation, added, out):
-    """One task: some outputs of a linear layer for rows as quantise_some held them; weights as encoder.apply's."""
-    quantised, scales, zeros = held
-    shape, _ = shape_of(quantised.shape[0], quantised.shape[1], (weights[4] + PANEL - 1) // PANEL)
-    addresses, of_rows = (weights[0], weights[1], weights[2], weights[3]), (scales.ctypes.data, zeros.ctypes.data)
-    pass_tile(True, task, shape, quantised.ctypes.data, of_rows, addresses, activation, added, out)
+def quantise_some(task, x, quantised, scales, zeros):
+    """One task: some rows of x (rows, inputs) in 8 bits."""
+    for row in range(task * ROWS_OF_TASK, min(x.shape[0], (task + 1) * ROWS_OF_TASK)):
+        scales[row], zeros[row] = quantise_row(x[row], quantised[row])
 
 
 @njit(**SERIAL)
@@ -80,50 +74,60 @@ def attend_some(task, qkv, places, keys, values, scale, out):
     store_head(qkv[row], heads * width + first, key[position])
     store_head(qkv[row], 2 * heads * width + first, value[position])
     query, target = qkv[row, first : first + width], out[row, first : first + width]
-    attend_head_bf16(query, key, value, position + 1, scale, target)
+    attend_head(query, key, value, position + 1, scale, target)
+
+
+@njit(**SERIAL)
+def run_linear(task, layer, number, is_product, model, room):
+    """One task of a linear layer: of what it reads, normed or in 8 bits or both, or of the product."""
+    weights, norms, epsilon, activation, _, is_int8 = model
+    start, _, qkv, read, between, wide, after, normed, few_bytes, many_bytes, of_rows, zeros = room
+    before = after[layer - 1] if layer else start
+    source, result, added = before, qkv[layer], before[:, :0]
+    if number == OUT:
+        source, result, added = read[layer], between[layer], before
+    elif number == UP:
+        source, result = between[layer], wide[layer]
+    elif number == DOWN:
+        source, result, added = wide[layer], after[layer], between[layer]
+    has_norm = number in (QKV, UP)
+    reads = normed[layer, number // 2] if has_norm else source
+    quantised = many_bytes[layer] if number == DOWN else few_bytes[layer, number]
+    scales, zero = of_rows[layer, number], zeros[layer, number]
+    if not is_product:
+        if has_norm:
+            norm_some(task, source, norms[layer, number], norms[layer, number + 1], epsilon, reads)
+        if is_int8:
+            quantise_some(task, reads, quantised, scales, zero)
+        return
+    linear = weights[layer, number]
+    row_bytes, left = reads.shape[1] * 4, reads.ctypes.data
+    if is_int8:
+        row_bytes, left = quantised.shape[1], quantised.ctypes.data
+    shape, _ = shape_of(reads.shape[0], row_bytes, (linear[4] + PANEL - 1) // PANEL)
+    addresses, of_left = (linear[0], linear[1], linear[2], linear[3]), (scales.ctypes.data, zero.ctypes.data)
+    pass_tile(is_int8, task, shape, left, of_left, addresses, activation if number == UP else 0, added, result)
 
 
 @njit(**SERIAL)
 def run_task(stage, task, model, places, cache, room):
     """One task of any stage: see step, whose arguments these are, and whose room for what its stages write."""
-    weights, norms, epsilon, activation, scales = model
-    start, out, qkv, read, between, wide, after, few_bytes, many_bytes, of_rows, zeros = room
+    weights, norms, epsilon, _, scales, _ = model
+    start, out, qkv, read, after = room[0], room[1], room[2], room[3], room[6]
     layer = stage // STAGES
-    before = after[layer - 1] if layer else start
     if layer == weights.shape[0]:
-        for row in range(task * ROWS_OF_TASK, min(out.shape[0], (task + 1) * ROWS_OF_TASK)):
-            normalise_row(before[row], norms[layer, 0], norms[layer, 1], epsilon, out[row])
-        return
-    if stage % STAGES == ATTEND:
+        last = after[layer - 1] if layer else start
+        norm_some(task, last, norms[layer, 0], norms[layer, 1], epsilon, out)
+    elif stage % STAGES == ATTEND:
         attend_some(task, qkv[layer], places, cache[0][layer], cache[1][layer], scales[layer], read[layer])
-        return
-    number, is_product = linear_of(stage)
-    quantised = many_bytes[layer] if number == DOWN else few_bytes[layer, number]
-    held, linear = (quantised, of_rows[layer, number], zeros[layer, number]), weights[layer, number]
-    if number == QKV:
-        if is_product:
-            project_some(task, held, linear, 0, before[:, :0], qkv[layer])
-        else:
-            quantise_some(task, before, norms[layer, :2], epsilon, held)
-    elif number == OUT:
-        if is_product:
-            project_some(task, held, linear, 0, before, between[layer])
-        else:
-            quantise_some(task, read[layer], norms[layer, :0], epsilon, held)
-    elif number == UP:
-        if is_product:
-            project_some(task, held, linear, activation, before[:, :0], wide[layer])
-        else:
-            quantise_some(task, between[layer], norms[layer, 2:], epsilon, held)
-    elif is_product:
-        project_some(task, held, linear, 0, between[layer], after[layer])
     else:
-        quantise_some(task, wide[layer], norms[layer, :0], epsilon, held)
+        number, is_product = linear_of(stage)
+        run_linear(task, layer, number, is_product, model, room)
 
 
 @njit(**SERIAL)
-def finish_stage(stage, counters, marks, model, places, cache, room):
-    """Take the stage's tasks, wait a while for the others' and then do them: return when all are done."""
+def finish_stage(stage, counters, marks, patience, model, places, cache, room):
+    """Take the stage's tasks, look `patience` times for the others' and then do them: return when all are done."""
     taken, finished, tasks = counters[0].ctypes.data, counters[1].ctypes.data, marks.size
     task = take(taken)
     while task < tasks:
@@ -132,7 +136,7 @@ def finish_stage(stage, counters, marks, model, places, cache, room):
             count_done(finished)
         task = take(taken)
     looks = 0
-    while done(finished) < tasks and looks < PATIENCE:
+    while done(finished) < tasks and looks < patience:
         pause()
         looks += 1
     if done(finished) >= tasks:
@@ -145,19 +149,20 @@ def finish_stage(stage, counters, marks, model, places, cache, room):
 
 
 @njit(**PARALLEL)
-def step(start, slots, positions, weights, norms, epsilon, activation, scales, keys, values, threads, out):
+def step(start, slots, positions, weights, is_int8, norms, epsilon, activation, scales, keys, values, threads, out):
     """Pre-norm layers over start (rows, width), a token a row, and the last norm → out (rows, width).
 
     slots, positions (rows,): where each token's key and value belong, no slot twice; weights (layers, 4, 6): see
-    encoder.apply, in the order QKV, OUT, UP, DOWN, and none mixes; norms (layers + 1, 4, width): weight and bias of the
-    norm before attention and of the one before UP, and of the last one; scales (layers,) of the scores; keys, values
-    (layers, slots, heads, positions, head_dim): a bfloat16's 16 bits.
+    encoder.apply, in the order QKV, OUT, UP, DOWN, and none mixes (fp32 layers have panels and a bias alone); norms
+    (layers + 1, 4, width): weight and bias of the norm before attention and of the one before UP, and of the last one;
+    scales (layers,) of the scores; keys, values (layers, slots, heads, positions, head_dim): fp32, or a bfloat16's 16
+    bits.
     """
     rows, width = start.shape
     layers, heads, inner = weights.shape[0], keys.shape[2], weights[0, UP, 4]
     qkv, wide = np.empty((layers, rows, 3 * width), np.float32), np.empty((layers, rows, inner), np.float32)
     read, between = np.empty((layers, rows, width), np.float32), np.empty((layers, rows, width), np.float32)
-    after = np.empty((layers, rows, width), np.float32)
+    after, normed = np.empty((layers, rows, width), np.float32), np.empty((layers, 2, rows, width), np.float32)
     few_bytes, many_bytes = np.empty((layers, 3, rows, width), np.uint8), np.empty((layers, rows, inner), np.uint8)
     of_rows, zeros = np.empty((layers, 4, rows), np.float32), np.empty((layers, 4, rows), np.int32)
     stages = layers * STAGES + 1
@@ -165,13 +170,14 @@ def step(start, slots, positions, weights, norms, epsilon, activation, scales, k
     ends = np.empty(stages, np.int64)
     tasks = 0
     for stage in range(stages):
-        tasks += tasks_of(stage, rows, heads, weights)
+        tasks += tasks_of(stage, rows, heads, weights, is_int8)
         ends[stage] = tasks
     marks = np.zeros(tasks, np.int64)
-    model, places, cache = (weights, norms, epsilon, activation, scales), (slots, positions), (keys, values)
-    room = (start, out, qkv, read, between, wide, after, few_bytes, many_bytes, of_rows, zeros)
+    model, places, cache = (weights, norms, epsilon, activation, scales, is_int8), (slots, positions), (keys, values)
+    room = (start, out, qkv, read, between, wide, after, normed, few_bytes, many_bytes, of_rows, zeros)
+    patience = PATIENCE_INT8 if is_int8 else PATIENCE_FP32
     for _ in prange(threads):
         begin = 0
         for stage in range(stages):
-            finish_stage(stage, counters[stage], marks[begin : ends[stage]], model, places, cache, room)
+            finish_stage(stage, counters[stage], marks[begin : ends[stage]], patience, model, places, cache, room)
             begin = ends[stage]

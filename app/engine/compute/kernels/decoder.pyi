@@ -6,7 +6,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 STAGES: int
 
-def tasks_of(stage: int, rows: int, heads: int, weights: Array) -> int: ...
+def tasks_of(stage: int, rows: int, heads: int, weights: Array, is_int8: bool) -> int: ...
 def run_task(
     stage: int,
     task: int,
@@ -19,6 +19,7 @@ def finish_stage(
     stage: int,
     counters: Array,
     marks: Array,
+    patience: int,
     model: tuple[object, ...],
     places: tuple[Array, Array],
     cache: tuple[Array, Array],
@@ -29,6 +30,7 @@ def step(
     slots: Array,
     positions: Array,
     weights: Array,
+    is_int8: bool,
     norms: Array,
     epsilon: np.float32,
     activation: int,
