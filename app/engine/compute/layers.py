@@ -117,6 +117,9 @@ class PackedLinear:
 class Fp32Linear(PackedLinear):
     """fp32 weights in panels (panels, inputs, PANEL) for the fused multiply-add units."""
 
+    is_packed, is_mixed = True, False
+    """As Int8Linear's."""
+
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         super().__init__(weight.shape[0], bias)
         self.panels = _aligned((len(self.bias) // PANEL, weight.shape[1], PANEL), torch.float32)
@@ -128,8 +131,6 @@ class Fp32Linear(PackedLinear):
         added = np.empty((len(out), 0), np.float32) if add is None else add.numpy()
         number = act.number if act else 0
         linear.linear_fp32(x.numpy(), self.panels.numpy(), self.bias.numpy(), number, added, threads(), out)
-
-    is_packed, is_mixed = True, False
 
     @property
     def addresses(self) -> tuple[int, ...]:

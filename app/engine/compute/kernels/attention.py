@@ -67,24 +67,6 @@ def attend_any(tokens, queries, slots, lengths, keys, values, scale, threads, ou
     scalar.keep(counter)
 
 
-@njit(**SERIAL)
-def _attend_head_fp32(query, keys, values, length, scale, out):
-    scores = np.empty(length, np.float32)
-    heads.dots_fp32(query.size, query.ctypes.data, keys.ctypes.data, length, scale, scores.ctypes.data)
-    inverse = soften(scores)
-    heads.weighted_sum_fp32(query.size, scores.ctypes.data, values.ctypes.data, length, inverse, out.ctypes.data)
-    scalar.keep(scores)
-
-
-@njit(**SERIAL)
-def _attend_head_bf16(query, keys, values, length, scale, out):
-    scores = np.empty(length, np.float32)
-    heads.dots_bf16(query.size, query.ctypes.data, keys.ctypes.data, length, scale, scores.ctypes.data)
-    inverse = soften(scores)
-    heads.weighted_sum_bf16(query.size, scores.ctypes.data, values.ctypes.data, length, inverse, out.ctypes.data)
-    scalar.keep(scores)
-
-
 def attend_head(query, keys, values, length, scale, out):
     """One query of a head of one of WIDTHS against the first `length` of its keys and values, all (…, head_dim)."""
     raise NotImplementedError
@@ -92,8 +74,18 @@ def attend_head(query, keys, values, length, scale, out):
 
 @overload(attend_head)
 def _attend_head(query, keys, values, length, scale, out):
-    kernel = _attend_head_fp32 if isinstance(keys.dtype, types.Float) else _attend_head_bf16
-    return lambda query, keys, values, length, scale, out: kernel(query, keys, values, length, scale, out)
+    is_fp32 = isinstance(keys.dtype, types.Float)
+    dots = heads.dots_fp32 if is_fp32 else heads.dots_bf16
+    weighted_sum = heads.weighted_sum_fp32 if is_fp32 else heads.weighted_sum_bf16
+
+    def attend(query, keys, values, length, scale, out):
+        scores = np.empty(length, np.float32)
+        dots(query.size, query.ctypes.data, keys.ctypes.data, length, scale, scores.ctypes.data)
+        inverse = soften(scores)
+        weighted_sum(query.size, scores.ctypes.data, values.ctypes.data, length, inverse, out.ctypes.data)
+        scalar.keep(scores)
+
+    return attend
 
 
 @njit(**PARALLEL)
