@@ -11,7 +11,6 @@ from app.engine.compute.activations import Activation
 from app.engine.compute.attention import attend_cached
 from app.engine.compute.cache import SlotCache, StepTokens
 from app.engine.compute.kernels import decoder, threads
-from app.engine.compute.kernels.heads import WIDTHS
 from app.engine.compute.layers import Fp32Linear, Int8Linear, Linear, Norm
 from app.engine.compute.packed import Packed, packed
 
@@ -44,7 +43,7 @@ class Layers:
     def __call__(self, x: torch.Tensor, tokens: StepTokens, cache: SlotCache) -> torch.Tensor:
         """x (tokens, width) → (tokens, width)."""
         found = self._packed if tokens.is_single else None
-        if found is None or cache.whole is None or cache.keys.shape[-1] not in WIDTHS:
+        if found is None or cache.whole is None:
             return self.through(x, tokens, cache)
         out = torch.empty_like(x)
         decoder.step(

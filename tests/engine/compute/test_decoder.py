@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from app.engine.compute.activations import ACTIVATIONS
 from app.engine.compute.cache import SlotCache, Span, StepTokens
-from app.engine.compute.kernels import HAS_FMA_512, HAS_VNNI_512, decoder, encoder, set_threads, threads
+from app.engine.compute.kernels import HAS_FMA_512, HAS_VNNI_512, attention, decoder, encoder, set_threads, threads
 from app.engine.compute.layers import Fp32Linear, Int8Linear, KernelNorm
 from app.engine.compute.pre_norm import Block, Layers
 
 CASES = settings(max_examples=25, deadline=None)
 CPU = torch.device("cpu")
-WIDTH, INNER, HEADS, SLOTS, POSITIONS = 64, 96, 2, 70, 40
+WIDTH, INNER, HEADS, SLOTS, POSITIONS = 64, 96, 2, 70, 300
 needs_vnni = pytest.mark.skipif(not HAS_VNNI_512, reason="this processor has no AVX-512 VNNI")
 needs_fma = pytest.mark.skipif(not HAS_FMA_512, reason="this processor has no AVX-512")
 Kind = type[Int8Linear] | type[Fp32Linear]
@@ -89,7 +89,7 @@ def test_a_step_in_one_kernel_is_its_parts_to_the_bit(
 @pytest.mark.parametrize("rows", [1, 9])
 def test_what_a_thread_took_and_left_is_done_by_another_and_may_come_late(kind: Kind, rows: int) -> None:
     layers, cache = drawn_layers(kind), drawn_cache(kind)
-    tokens, x = StepTokens([Span(row, 3 * row, 1) for row in range(rows)], CPU), drawn(rows, WIDTH)
+    tokens, x = StepTokens([Span(row, 33 * row, 1) for row in range(rows)], CPU), drawn(rows, WIDTH)
     found = layers._packed
     assert found is not None
     assert cache.whole is not None
@@ -99,12 +99,15 @@ def test_what_a_thread_took_and_left_is_done_by_another_and_may_come_late(kind: 
     of_rows = np.empty((2, 4, rows), np.float32), np.empty((2, 4, rows), np.int32)
     normed = np.empty((2, 2, rows, WIDTH), np.float32)
     many = np.empty((2, 3, rows, WIDTH), np.uint8), np.empty((2, rows, INNER), np.uint8)
-    room = (x.numpy(), out, *floats, normed, *many, *of_rows)
+    parts = attention.cut(tokens.lengths_array)
+    begins = attention.begins_of(parts, rows)
+    found_of = np.empty((2, len(parts), WIDTH), np.float32), np.empty((2, len(parts), 2, HEADS), np.float32)
+    room = (x.numpy(), out, *floats, normed, *many, *of_rows, *found_of)
     scales = np.array(layers.scales, np.float32)
     model = (found.weights, found.norms, found.epsilons[0], layers.act.number, scales, kind is Int8Linear)
-    work = (model, (tokens.slots_array, tokens.positions_array), cache.whole, room)
+    work = (model, (tokens.slots_array, tokens.positions_array, parts, begins), cache.whole, room)
     counts = [
-        decoder.tasks_of(stage, rows, HEADS, found.weights, kind is Int8Linear)
+        decoder.tasks_of(stage, rows, len(parts), found.weights, kind is Int8Linear)
         for stage in range(2 * decoder.STAGES + 1)
     ]
     for stage, count in enumerate(counts):

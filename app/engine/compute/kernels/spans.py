@@ -50,13 +50,24 @@ def pack_values(values, first, stride, positions, width, panels, start):
 
 
 @njit(**SERIAL)
-def soften(scores, scale):
-    """Scores → their softmax after scaling, in place; scale is positive."""
+def weigh(scores, scale):
+    """Scores (positions,) → weights exp(scale * (score - largest)), in place; returns the largest, and their sum.
+
+    scale is positive.
+    """
+    scalar.stay_whole()
     largest = scalar.largest(scores)
     total = np.float32(0.0)
     for position in range(scores.size):
         scores[position] = scalar.exp((scores[position] - largest) * scale)
         total += scores[position]
+    return largest, total
+
+
+@njit(**SERIAL)
+def soften(scores, scale):
+    """Scores → their softmax after scaling, in place; scale is positive."""
+    _, total = weigh(scores, scale)
     inverse = np.float32(1.0) / total
     for position in range(scores.size):
         scores[position] *= inverse
@@ -158,10 +169,10 @@ def attend_spans(queries, spans, keys, values, scale, threads, out):
     """The tokens of each span, causally, against its slot, where their own keys and values lie already.
 
     queries (tokens, …), of which the first columns are the heads; spans (spans, 4): index of the first token in
-    `queries`, slot, position of that token, tokens; keys, values (slots, heads, positions, width) in fp32 or a
+    `queries`, slot, position of that token, tokens; keys, values (slots, positions, heads, width) in fp32 or a
     bfloat16's 16 bits; out (tokens, heads * width).
     """
-    heads, width = keys.shape[1], keys.shape[3]
+    heads, width = keys.shape[2], keys.shape[3]
     flat_keys, flat_values = keys.reshape(-1), values.reshape(-1)
     counter = np.zeros(1, np.int64)
     for _ in prange(threads):
@@ -169,10 +180,10 @@ def attend_spans(queries, spans, keys, values, scale, threads, out):
         while task < spans.shape[0] * heads:
             span, head = task // heads, task % heads
             first, slot, start, count = spans[span, 0], spans[span, 1], spans[span, 2], spans[span, 3]
-            at = (slot * heads + head) * keys.shape[2] * width
+            at = (slot * keys.shape[1] * heads + head) * width
             attend_head(
                 queries.ctypes.data + first * queries.strides[0] + head * width * 4, queries.strides[0], count,
-                start + 1, True, flat_keys, flat_values, (at, at, width, start + count, width), scale,
+                start + 1, True, flat_keys, flat_values, (at, at, heads * width, start + count, width), scale,
                 out.ctypes.data + (first * out.shape[1] + head * width) * 4, out.shape[1] * 4,
             )  # fmt: skip
             task = take(counter.ctypes.data)

@@ -86,8 +86,12 @@ def pack_values(values, first, stride, positions, width, panels):
 
 
 @njit(**SERIAL)
-def soften(scores, scale, weights):
-    """weights (positions,) = exp(scale * (score - largest)) in bfloat16 for each of scores; returns 1 / their sum."""
+def weigh_near(scores, scale, weights):
+    """weights (positions,) = exp(scale * (score - largest)) in bfloat16; returns the largest, their sum.
+
+    scores (positions,); scale is positive.
+    """
+    scalar.stay_whole()
     largest = scalar.largest(scores)
     factor = scale * np.float32(1.44269504)
     total = np.float32(0.0)
@@ -95,7 +99,7 @@ def soften(scores, scale, weights):
         weight = scalar.power_near((scores[position] - largest) * factor)
         weights[position] = bf16_of(weight)
         total += weight
-    return np.float32(1.0) / total
+    return largest, total
 
 
 def lefts(queries, row, column, taken, width, room):
@@ -153,7 +157,8 @@ def attend_head(queries, at, count, visible, is_causal, keys, values, held, scal
             )  # fmt: skip
         for place in range(taken):
             seen = visible + row + place if is_causal else visible
-            factors[place] = soften(scores[place, :seen], scale, weights[place, :seen])
+            _, total = weigh_near(scores[place, :seen], scale, weights[place, :seen])
+            factors[place] = np.float32(1.0) / total
             weights[place, seen:] = HALF
         is_whole = taken == ROWS_MAX
         target = out.ctypes.data + ((out_row + row) * out.shape[1] + out_column) * 4 if is_whole else found.ctypes.data
@@ -217,7 +222,7 @@ def attend_rows(qkv, starts, lengths, heads, scale, threads, out):
 @njit(**PARALLEL)
 def attend_spans(queries, spans, keys, values, scale, threads, out):
     """See spans.attend_spans; keys and values are a bfloat16's 16 bits."""
-    heads, width = keys.shape[1], keys.shape[3]
+    heads, width = keys.shape[2], keys.shape[3]
     flat_keys, flat_values = keys.reshape(-1), values.reshape(-1)
     counter = np.zeros(1, np.int64)
     for _ in prange(threads):
@@ -225,10 +230,10 @@ def attend_spans(queries, spans, keys, values, scale, threads, out):
         while task < spans.shape[0] * heads:
             span, head = task // heads, task % heads
             first, slot, start, count = spans[span, 0], spans[span, 1], spans[span, 2], spans[span, 3]
-            at = (slot * heads + head) * keys.shape[2] * width
+            at = (slot * keys.shape[1] * heads + head) * width
             attend_head(
                 queries, (first, head * width), count, start + 1, True, flat_keys, flat_values,
-                (at, at, width, start + count, width), scale, out, (first, head * width),
+                (at, at, heads * width, start + count, width), scale, out, (first, head * width),
             )  # fmt: skip
             task = take(counter.ctypes.data)
     scalar.keep(counter)
