@@ -71,9 +71,12 @@ def store_row(packed, offset, keys, values):
 
 
 @njit(**SERIAL)
-def store(packed, offset, slots, positions, keys, values):
-    """store_row of each row of packed (tokens, …); keys, values (slots, positions, heads, width)."""
-    for token in range(slots.size):
+def store(packed, offset, tokens, slots, positions, keys, values):
+    """store_row of each of `tokens` (indices into the batch), to its slot and position; all but tokens (batch, …).
+
+    keys, values (slots, positions, heads, width).
+    """
+    for token in tokens:
         slot, position = slots[token], positions[token]
         store_row(packed[token], offset, keys[slot, position].reshape(-1), values[slot, position].reshape(-1))
 

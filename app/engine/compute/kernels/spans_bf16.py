@@ -19,6 +19,7 @@ from app.engine.compute.kernels.microkernel import (
     transpose_words,
     zip_halves,
 )
+from app.engine.compute.kernels.spans import store_head
 from app.engine.compute.kernels.tasks import take
 
 HALF = np.uint16(0)
@@ -220,7 +221,7 @@ def attend_rows(qkv, starts, lengths, heads, scale, threads, out):
 
 
 @njit(**PARALLEL)
-def attend_spans(queries, spans, keys, values, scale, threads, out):
+def attend_spans(qkv, spans, keys, values, scale, threads, out):
     """See spans.attend_spans; keys and values are a bfloat16's 16 bits."""
     heads, width = keys.shape[2], keys.shape[3]
     flat_keys, flat_values = keys.reshape(-1), values.reshape(-1)
@@ -230,9 +231,10 @@ def attend_spans(queries, spans, keys, values, scale, threads, out):
         while task < spans.shape[0] * heads:
             span, head = task // heads, task % heads
             first, slot, start, count = spans[span, 0], spans[span, 1], spans[span, 2], spans[span, 3]
+            store_head(qkv, spans[span], head, keys, values)
             at = (slot * keys.shape[1] * heads + head) * width
             attend_head(
-                queries, (first, head * width), count, start + 1, True, flat_keys, flat_values,
+                qkv, (first, head * width), count, start + 1, True, flat_keys, flat_values,
                 (at, at, heads * width, start + count, width), scale, out, (first, head * width),
             )  # fmt: skip
             task = take(counter.ctypes.data)
