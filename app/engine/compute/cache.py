@@ -64,6 +64,8 @@ class StepTokens:
         """The tokens that are attended to one by one: all but the prompts'."""
         self.is_single = bool(spans) and not long and all(span.count == 1 for span in spans)
         """Whether each row has one token here, in a slot of its own, and none is a prompt's."""
+        self.has_rows = all(span.is_prompt or span.count == 1 for span in spans)
+        """Whether no token reads what another one that is no prompt's stores here."""
         self.prompts_array: Array = np.array(
             [(first, span.slot, span.start, span.count) for first, span in self.prompts], np.int64
         ).reshape(-1, 4)

@@ -49,7 +49,7 @@ def attention(dtype: torch.dtype) -> None:
 
 
 def step(precision: Precision) -> None:
-    """A token of each row through a decoder's layers."""
+    """A token of each row through a decoder's layers, and a prompt."""
     width = WIDTH
     norm = make_norm(torch.ones(width), torch.ones(width), 1e-5, precision=precision)
     qkv, *others = (
@@ -57,9 +57,11 @@ def step(precision: Precision) -> None:
     )
     block = pre_norm.Block(norm, qkv, others[0], norm, *others[1:])
     narrow = torch.float32 if precision is Precision.FP32 else torch.bfloat16
-    cache = SlotCache(layers=1, slots=1, heads=1, positions=1, head_dim=width, dtype=narrow, device=CPU)
+    many = TILED_ROWS * threads()
+    cache = SlotCache(layers=1, slots=1, heads=1, positions=many, head_dim=width, dtype=narrow, device=CPU)
     layers = pre_norm.Layers([block], norm, act=GELU, heads=1, scales=[1.0])
-    layers(torch.ones(1, width), StepTokens([Span(0, 0, 1)], CPU), cache)
+    for span in (Span(0, 0, 1), Span(0, 0, many, is_prompt=True)):
+        layers(torch.ones(span.count, width), StepTokens([span], CPU), cache)
 
 
 def draws() -> None:

@@ -49,7 +49,7 @@ def drawn_layers(kind: Kind, act: str = "gelu_new", seed: int = 0, depth: int = 
 
 def drawn_cache(kind: Kind, depth: int = 2) -> SlotCache:
     cache = SlotCache(
-        layers=depth, slots=SLOTS, heads=HEADS, positions=POSITIONS, head_dim=WIDTH // HEADS,
+        layers=depth, slots=SLOTS + 1, heads=HEADS, positions=POSITIONS, head_dim=WIDTH // HEADS,
         dtype=torch.bfloat16 if kind is Int8Linear else torch.float32, device=CPU,
     )  # fmt: skip
     for number, held in enumerate((cache.keys, cache.values)):
@@ -81,6 +81,41 @@ def test_a_step_in_one_kernel_is_its_parts_to_the_bit(
         set_threads(before)
     assert torch.equal(together, parts)
     assert torch.equal(alone, parts[:1])
+    assert torch.equal(caches[0].keys, caches[1].keys)
+    assert torch.equal(caches[0].values, caches[1].values)
+
+
+@needs_vnni
+@given(
+    rows=st.lists(
+        st.one_of(
+            st.tuples(st.integers(0, POSITIONS - 1), st.just(0)), st.tuples(st.integers(0, 200), st.integers(1, 100))
+        ),
+        min_size=1,
+        max_size=SLOTS,
+    ),
+    act=st.sampled_from(sorted(ACTIVATIONS)),
+    count=st.sampled_from([1, 2, threads()]),
+    seed=st.integers(0, 9),
+)
+@CASES
+def test_prompts_and_single_tokens_in_one_kernel_are_their_parts_to_the_bit(
+    rows: list[tuple[int, int]], act: str, count: int, seed: int
+) -> None:
+    layers, caches = drawn_layers(Int8Linear, act, seed), [drawn_cache(Int8Linear) for _ in range(2)]
+    slots = torch.randperm(SLOTS, generator=torch.Generator().manual_seed(seed))[: len(rows)].tolist()
+    spans = [Span(slot, start, length or 1, length > 0) for slot, (start, length) in zip(slots, rows, strict=True)]
+    spans.append(Span(SLOTS, 0, 24 * count, is_prompt=True))  # fewer tokens go layer by layer
+    tokens, before = StepTokens(spans, CPU), threads()
+    x = drawn(len(tokens.slots_array), WIDTH, seed=3)
+    parts = layers.through(x, tokens, caches[0])
+    set_threads(count)
+    try:
+        assert layers._is_read(x, tokens, caches[1])
+        together = layers(x, tokens, caches[1])
+    finally:
+        set_threads(before)
+    assert torch.equal(together, parts)
     assert torch.equal(caches[0].keys, caches[1].keys)
     assert torch.equal(caches[0].values, caches[1].values)
 
@@ -133,3 +168,15 @@ def test_a_row_that_is_not_finite_fails_alone(kind: Kind) -> None:
     found = layers(x, tokens, drawn_cache(kind))
     assert found[2].isnan().all()
     assert torch.equal(found[[0, 1, 3, 4]], clean[[0, 1, 3, 4]])
+
+
+@needs_vnni
+def test_a_prompt_that_is_not_finite_fails_alone() -> None:
+    layers, count = drawn_layers(Int8Linear), 24 * threads()
+    tokens = StepTokens([Span(0, 0, count, is_prompt=True), Span(1, 7, 1), Span(2, 0, 9, is_prompt=True)], CPU)
+    x = drawn(len(tokens.slots_array), WIDTH)
+    clean = layers(x, tokens, drawn_cache(Int8Linear))
+    x[3, 5] = float("nan")
+    found = layers(x, tokens, drawn_cache(Int8Linear))
+    assert found[:count].isnan().all()
+    assert torch.equal(found[count:], clean[count:])

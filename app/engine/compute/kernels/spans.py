@@ -177,6 +177,20 @@ def store_head(qkv, span, head, keys, values):
             value[place] = scalar.stored(new[column + all_width + place], value[place])
 
 
+@njit(**SERIAL)
+def attend_span(qkv, span, head, keys, values, scale, out):
+    """One head of one span, see attend_spans."""
+    store_head(qkv, span, head, keys, values)
+    heads, width = keys.shape[2], keys.shape[3]
+    first, slot, start, count = span[0], span[1], span[2], span[3]
+    at = (slot * keys.shape[1] * heads + head) * width
+    attend_head(
+        qkv.ctypes.data + first * qkv.strides[0] + head * width * 4, qkv.strides[0], count, start + 1, True,
+        keys.reshape(-1), values.reshape(-1), (at, at, heads * width, start + count, width), scale,
+        out.ctypes.data + (first * out.shape[1] + head * width) * 4, out.shape[1] * 4,
+    )  # fmt: skip
+
+
 @njit(**PARALLEL)
 def attend_spans(qkv, spans, keys, values, scale, threads, out):
     """The tokens of each span, causally, against its slot, to which their own keys and values are written first.
@@ -184,20 +198,11 @@ def attend_spans(qkv, spans, keys, values, scale, threads, out):
     qkv (tokens, 3 * heads * width); spans (spans, 4): index of the first token in `qkv`, slot, position of that token,
     tokens; keys, values (slots, positions, heads, width) in fp32 or a bfloat16's 16 bits; out (tokens, heads * width).
     """
-    heads, width = keys.shape[2], keys.shape[3]
-    flat_keys, flat_values = keys.reshape(-1), values.reshape(-1)
+    heads = keys.shape[2]
     counter = np.zeros(1, np.int64)
     for _ in prange(threads):
         task = take(counter.ctypes.data)
         while task < spans.shape[0] * heads:
-            span, head = task // heads, task % heads
-            first, slot, start, count = spans[span, 0], spans[span, 1], spans[span, 2], spans[span, 3]
-            store_head(qkv, spans[span], head, keys, values)
-            at = (slot * keys.shape[1] * heads + head) * width
-            attend_head(
-                qkv.ctypes.data + first * qkv.strides[0] + head * width * 4, qkv.strides[0], count,
-                start + 1, True, flat_keys, flat_values, (at, at, heads * width, start + count, width), scale,
-                out.ctypes.data + (first * out.shape[1] + head * width) * 4, out.shape[1] * 4,
-            )  # fmt: skip
+            attend_span(qkv, spans[task // heads], task % heads, keys, values, scale, out)
             task = take(counter.ctypes.data)
     scalar.keep(counter)

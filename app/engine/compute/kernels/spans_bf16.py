@@ -220,22 +220,27 @@ def attend_rows(qkv, starts, lengths, heads, scale, threads, out):
     scalar.keep(counter)
 
 
+@njit(**SERIAL)
+def attend_span(qkv, span, head, keys, values, scale, out):
+    """See spans.attend_span; keys and values are a bfloat16's 16 bits."""
+    store_head(qkv, span, head, keys, values)
+    heads, width = keys.shape[2], keys.shape[3]
+    first, slot, start, count = span[0], span[1], span[2], span[3]
+    at = (slot * keys.shape[1] * heads + head) * width
+    attend_head(
+        qkv, (first, head * width), count, start + 1, True, keys.reshape(-1), values.reshape(-1),
+        (at, at, heads * width, start + count, width), scale, out, (first, head * width),
+    )  # fmt: skip
+
+
 @njit(**PARALLEL)
 def attend_spans(qkv, spans, keys, values, scale, threads, out):
     """See spans.attend_spans; keys and values are a bfloat16's 16 bits."""
-    heads, width = keys.shape[2], keys.shape[3]
-    flat_keys, flat_values = keys.reshape(-1), values.reshape(-1)
+    heads = keys.shape[2]
     counter = np.zeros(1, np.int64)
     for _ in prange(threads):
         task = take(counter.ctypes.data)
         while task < spans.shape[0] * heads:
-            span, head = task // heads, task % heads
-            first, slot, start, count = spans[span, 0], spans[span, 1], spans[span, 2], spans[span, 3]
-            store_head(qkv, spans[span], head, keys, values)
-            at = (slot * keys.shape[1] * heads + head) * width
-            attend_head(
-                qkv, (first, head * width), count, start + 1, True, flat_keys, flat_values,
-                (at, at, heads * width, start + count, width), scale, out, (first, head * width),
-            )  # fmt: skip
+            attend_span(qkv, spans[task // heads], task % heads, keys, values, scale, out)
             task = take(counter.ctypes.data)
     scalar.keep(counter)
