@@ -15,6 +15,7 @@ from app.engine.compute.kernels.heads_bf16 import add_sums, dots_pairs, sums_pai
 from app.engine.compute.kernels.linear import PARALLEL, SERIAL
 from app.engine.compute.kernels.spans import weigh
 from app.engine.compute.kernels.spans_bf16 import narrow, weigh_near
+from app.engine.compute.kernels.sums import ORDERED, total
 from app.engine.compute.kernels.tasks import count_done, take
 
 PART = 128
@@ -81,24 +82,23 @@ def store(packed, offset, tokens, slots, positions, keys, values):
         store_row(packed[token], offset, keys[slot, position].reshape(-1), values[slot, position].reshape(-1))
 
 
-@njit(**SERIAL)
+@njit(**ORDERED)
 def attend_plainly(query, keys, values, start, stop, scale, sums, found):
     """attend_part for heads of any width."""
     count, width = keys.shape[1], keys.shape[2]
-    scores = np.empty(stop - start, np.float32)
+    scores, products, totals = np.empty(stop - start, np.float32), np.empty(width, np.float32), np.empty_like(sums)
+    totals[:] = np.float32(0.0)
     for head in range(count):
         first = head * width
         for position in range(start, stop):
-            total = np.float32(0.0)
             for place in range(width):
-                total += query[first + place] * scalar.number(keys[position, head, place])
-            scores[position - start] = total
+                products[place] = query[first + place] * scalar.number(keys[position, head, place])
+            scores[position - start] = total(products)
         found[0, head], found[1, head] = weigh(scores, scale)
-        for place in range(width):
-            total = np.float32(0.0)
-            for position in range(start, stop):
-                total += scores[position - start] * scalar.number(values[position, head, place])
-            sums[first + place] = total
+        for position in range(start, stop):
+            for place in range(width):
+                totals[first + place] += scores[position - start] * scalar.number(values[position, head, place])
+    sums[:] = totals
 
 
 @njit(**SERIAL)
@@ -226,21 +226,20 @@ def _add_part(keys, width, sums, factors, out):
     return add
 
 
-@njit(**SERIAL)
+@njit(**ORDERED)
 def merge(keys, sums, found, scale, out):
     """What attend_part found for each part of a row, sums (parts, heads * width) and found (parts, 2, heads), → out."""
-    scalar.stay_whole()
     parts, count = sums.shape[0], found.shape[2]
     factors = np.empty((parts, count), np.float32)
     for head in range(count):
-        largest, total = found[0, 0, head], np.float32(0.0)
+        largest, weight = found[0, 0, head], np.float32(0.0)
         for part in range(1, parts):
             largest = max(largest, found[part, 0, head])
         for part in range(parts):
             factors[part, head] = scalar.exp((found[part, 0, head] - largest) * scale)
-            total += factors[part, head] * found[part, 1, head]
+            weight += factors[part, head] * found[part, 1, head]
         for part in range(parts):
-            factors[part, head] /= total
+            factors[part, head] /= weight
     merged = np.zeros(out.size, np.float32)
     for part in range(parts):
         add_part(keys, out.size // count, sums[part], factors[part], merged)

@@ -165,20 +165,6 @@ def largest(numbers):
     return float_of_bits(most ^ ((most >> np.int32(31)) & np.int32(0x7FFFFFFF)))
 
 
-@intrinsic
-def stay_whole(typing):
-    """The function that calls this is compiled into none of its callers.
-
-    There the compiler would choose anew in which order it sums, and between two orders by where the numbers lie.
-    """
-
-    def generate(context, builder, _signature, _arguments):
-        builder.function.attributes.add("noinline")
-        return context.get_dummy_value()
-
-    return types.void(), generate
-
-
 @njit(nogil=True, cache=True)
 def keep(array):
     """Uses `array`, and does nothing: the compiler frees an array after its last use, and an address is none."""

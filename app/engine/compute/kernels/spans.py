@@ -11,6 +11,7 @@ from numba import njit, prange
 from app.engine.compute.kernels import scalar
 from app.engine.compute.kernels.linear import PARALLEL, SERIAL
 from app.engine.compute.kernels.microkernel import PANEL, ROWS_MAX, multiply_fp32, rows_of_call
+from app.engine.compute.kernels.sums import ORDERED, total
 from app.engine.compute.kernels.tasks import take
 
 ALIGNED = 16
@@ -49,26 +50,23 @@ def pack_values(values, first, stride, positions, width, panels, start):
                 target[place] = scalar.number(source[place])
 
 
-@njit(**SERIAL)
+@njit(**ORDERED)
 def weigh(scores, scale):
     """Scores (positions,) → weights exp(scale * (score - largest)), in place; returns the largest, and their sum.
 
     scale is positive.
     """
-    scalar.stay_whole()
     largest = scalar.largest(scores)
-    total = np.float32(0.0)
     for position in range(scores.size):
         scores[position] = scalar.exp((scores[position] - largest) * scale)
-        total += scores[position]
-    return largest, total
+    return largest, total(scores)
 
 
-@njit(**SERIAL)
+@njit(**ORDERED)
 def soften(scores, scale):
     """Scores → their softmax after scaling, in place; scale is positive."""
-    _, total = weigh(scores, scale)
-    inverse = np.float32(1.0) / total
+    _, weight = weigh(scores, scale)
+    inverse = np.float32(1.0) / weight
     for position in range(scores.size):
         scores[position] *= inverse
 

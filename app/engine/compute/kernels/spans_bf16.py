@@ -20,6 +20,7 @@ from app.engine.compute.kernels.microkernel import (
     zip_halves,
 )
 from app.engine.compute.kernels.spans import store_head
+from app.engine.compute.kernels.sums import ORDERED, total
 from app.engine.compute.kernels.tasks import take
 
 HALF = np.uint16(0)
@@ -86,21 +87,18 @@ def pack_values(values, first, stride, positions, width, panels):
     scalar.keep(odd)
 
 
-@njit(**SERIAL)
+@njit(**ORDERED)
 def weigh_near(scores, scale, weights):
-    """weights (positions,) = exp(scale * (score - largest)) in bfloat16; returns the largest, their sum.
+    """weights (positions,) = exp(scale * (score - largest)) in bfloat16; returns the largest, and their sum.
 
-    scores (positions,); scale is positive.
+    scores (positions,) hold the weights in fp32 then, of which that is the sum; scale is positive.
     """
-    scalar.stay_whole()
     largest = scalar.largest(scores)
     factor = scale * np.float32(1.44269504)
-    total = np.float32(0.0)
     for position in range(scores.size):
-        weight = scalar.power_near((scores[position] - largest) * factor)
-        weights[position] = bf16_of(weight)
-        total += weight
-    return largest, total
+        scores[position] = scalar.power_near((scores[position] - largest) * factor)
+        weights[position] = bf16_of(scores[position])
+    return largest, total(scores)
 
 
 def lefts(queries, row, column, taken, width, room):
@@ -158,8 +156,8 @@ def attend_head(queries, at, count, visible, is_causal, keys, values, held, scal
             )  # fmt: skip
         for place in range(taken):
             seen = visible + row + place if is_causal else visible
-            _, total = weigh_near(scores[place, :seen], scale, weights[place, :seen])
-            factors[place] = np.float32(1.0) / total
+            _, weight = weigh_near(scores[place, :seen], scale, weights[place, :seen])
+            factors[place] = np.float32(1.0) / weight
             weights[place, seen:] = HALF
         is_whole = taken == ROWS_MAX
         target = out.ctypes.data + ((out_row + row) * out.shape[1] + out_column) * 4 if is_whole else found.ctypes.data
