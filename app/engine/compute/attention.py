@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from app.engine.compute.cache import SlotCache, StepTokens
+from app.engine.compute.cache import Array, SlotCache, StepTokens
 from app.engine.compute.cuda import HAS_KERNELS
 from app.engine.compute.cuda import attention as on_cuda
 from app.engine.compute.kernels import HAS_BF16_512, HAS_FMA_512, spans, spans_bf16, threads
@@ -40,20 +40,17 @@ def attend_cached(
     width = qkv.shape[1] // 3
     keys, values = cache.keys[layer], cache.values[layer]
     out = torch.empty_like(qkv[:, :width], memory_format=torch.contiguous_format)
-    store(qkv, width, tokens, cache, layer)
+    by_kernel = bool(tokens.prompts and cache.arrays) and has_spans(qkv, keys.shape[-1])
+    store(qkv, width, tokens, cache, layer, which=tokens.short_array if by_kernel else None)
     if len(tokens.short):
         attend_slots(qkv[:, :width], tokens, cache, layer, scale, out)
-    if not tokens.prompts:
-        return out
-    if cache.arrays and has_spans(qkv, keys.shape[-1]):
-        held_keys, held_values = cache.arrays[layer]
+    if by_kernel:
         is_narrow = keys.dtype is torch.bfloat16 and HAS_BF16_512
         (spans_bf16 if is_narrow else spans).attend_spans(
-            qkv[:, :width].numpy(), tokens.prompts_array, held_keys, held_values, np.float32(scale), threads(),
-            out.numpy(),
-        )  # fmt: skip
-        return out
-    attend_each(qkv, tokens, keys, values, heads, scale, out)
+            qkv.numpy(), tokens.prompts_array, *cache.arrays[layer], np.float32(scale), threads(), out.numpy()
+        )
+    elif tokens.prompts:
+        attend_each(qkv, tokens, keys, values, heads, scale, out)
     return out
 
 
@@ -63,13 +60,20 @@ def has_spans(qkv: torch.Tensor, head_dim: int) -> bool:
     return HAS_FMA_512 and is_plain and head_dim % PANEL == 0
 
 
-def store(packed: torch.Tensor, offset: int, tokens: StepTokens, cache: SlotCache, layer: int) -> None:
-    """Write keys and values, side by side in packed (tokens, …) from column `offset` on, to the tokens' places."""
+def store(
+    packed: torch.Tensor, offset: int, tokens: StepTokens, cache: SlotCache, layer: int, which: Array | None = None
+) -> None:
+    """Write keys and values, side by side in packed (tokens, …) from column `offset` on, to the tokens' places.
+
+    which: indices of the tokens meant, where the cache has arrays; None for all.
+    """
     heads = cache.keys.shape[2]
     width = heads * cache.keys.shape[4]
     if cache.arrays:
-        keys, values = cache.arrays[layer]
-        kernels.store(packed.float().numpy(), offset, tokens.slots_array, tokens.positions_array, keys, values)
+        meant = np.arange(len(tokens.slots_array)) if which is None else which
+        kernels.store(
+            packed.float().numpy(), offset, meant, tokens.slots_array, tokens.positions_array, *cache.arrays[layer]
+        )
         return
     if packed.is_cuda and HAS_KERNELS:
         both = packed[:, offset : offset + 2 * width]

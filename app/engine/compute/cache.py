@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from app.engine.compute.kernels import slots as kernels
+from app.engine.compute.kernels.heads import BLOCK
 from app.engine.compute.plain import sent
 
 Array = np.ndarray[Any, Any]
@@ -63,6 +64,8 @@ class StepTokens:
         """The tokens that are attended to one by one: all but the prompts'."""
         self.is_single = bool(spans) and not long and all(span.count == 1 for span in spans)
         """Whether each row has one token here, in a slot of its own, and none is a prompt's."""
+        self.has_rows = all(span.is_prompt or span.count == 1 for span in spans)
+        """Whether no token reads what another one that is no prompt's stores here."""
         self.prompts_array: Array = np.array(
             [(first, span.slot, span.start, span.count) for first, span in self.prompts], np.int64
         ).reshape(-1, 4)
@@ -102,26 +105,31 @@ class PromptTokens(StepTokens):
 
 
 class SlotCache:
-    """Keys and values of every slot: two preallocated tensors (layers, slots, heads, positions, head_dim)."""
+    """Keys and values of every slot: two preallocated tensors (layers, slots, heads, positions, head_dim).
+
+    On the CPU the heads of a position lie side by side: a single token reads its row's positions in one go. On a GPU,
+    where each head has a reader of its own, the positions of a head do.
+    """
 
     def __init__(
         self, *, layers: int, slots: int, heads: int, positions: int, head_dim: int, dtype: torch.dtype,
         device: torch.device,
     ) -> None:  # fmt: skip
-        shape = (layers, slots, heads, positions, head_dim)
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
         self.arrays: list[tuple[Array, Array]] = []
-        """Each layer's keys and values as the kernels read them (bfloat16 as its 16 bits); empty but on the CPU."""
+        """Each layer's keys and values (slots, positions, heads, head_dim) as the kernels read them (bfloat16 as its 16
+        bits), positions in whole blocks; empty but on the CPU."""
         self.whole: tuple[Array, Array] | None = None
         """The same for all layers at once."""
-        if device.type == "cpu":
-            keys, values = (
-                (held.view(torch.uint16) if dtype is torch.bfloat16 else held).numpy()
-                for held in (self.keys, self.values)
-            )
-            self.arrays = list(zip(keys, values, strict=True))
-            self.whole = keys, values
+        if device.type != "cpu":
+            shape = (layers, slots, heads, positions, head_dim)
+            self.keys, self.values = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
+            return
+        shape = (layers, slots, -(-positions // BLOCK) * BLOCK, heads, head_dim)
+        both = [torch.zeros(shape, dtype=dtype) for _ in range(2)]
+        self.keys, self.values = (held.transpose(2, 3) for held in both)
+        keys, values = ((held.view(torch.uint16) if dtype is torch.bfloat16 else held).numpy() for held in both)
+        self.arrays = list(zip(keys, values, strict=True))
+        self.whole = keys, values
 
     @property
     def memory_bytes(self) -> int:

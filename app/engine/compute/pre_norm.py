@@ -8,11 +8,10 @@ import numpy as np
 import torch
 
 from app.engine.compute.activations import Activation
-from app.engine.compute.attention import attend_cached
+from app.engine.compute.attention import attend_cached, has_spans
 from app.engine.compute.cache import SlotCache, StepTokens
-from app.engine.compute.kernels import decoder, threads
-from app.engine.compute.kernels.heads import WIDTHS
-from app.engine.compute.layers import Fp32Linear, Int8Linear, Linear, Norm
+from app.engine.compute.kernels import decoder, reader, threads
+from app.engine.compute.layers import TILED_ROWS, Fp32Linear, Int8Linear, Linear, Norm
 from app.engine.compute.packed import Packed, packed
 
 
@@ -29,7 +28,7 @@ class Block:
 
 
 class Layers:
-    """Blocks one after the other and the last norm; a token of each row by one kernel, with the same bits."""
+    """Blocks one after the other and the last norm, by one kernel where it can be, with the same bits."""
 
     def __init__(
         self, blocks: Sequence[Block], norm: Norm, *, act: Activation, heads: int, scales: Sequence[float]
@@ -43,15 +42,22 @@ class Layers:
 
     def __call__(self, x: torch.Tensor, tokens: StepTokens, cache: SlotCache) -> torch.Tensor:
         """x (tokens, width) → (tokens, width)."""
-        found = self._packed if tokens.is_single else None
-        if found is None or cache.whole is None or cache.keys.shape[-1] not in WIDTHS:
+        found = self._packed if tokens.is_single or self._is_read(x, tokens, cache) else None
+        if found is None or cache.whole is None:
             return self.through(x, tokens, cache)
-        out = torch.empty_like(x)
-        decoder.step(
-            x.numpy(), tokens.slots_array, tokens.positions_array, found.weights, self._is_int8, found.norms,
-            found.epsilons[0], self.act.number, np.array(self.scales, np.float32), *cache.whole, threads(), out.numpy(),
-        )  # fmt: skip
+        out, places = torch.empty_like(x), (tokens.slots_array, tokens.positions_array)
+        rest = (self.act.number, np.array(self.scales, np.float32), *cache.whole, threads(), out.numpy())
+        model = found.weights, found.norms, found.epsilons[0]
+        if tokens.is_single:
+            decoder.step(x.numpy(), *places, found.weights, self._is_int8, *model[1:], *rest)
+        else:
+            reader.read(x.clone().numpy(), tokens.prompts_array, tokens.short_array, *places, *model, *rest)
         return out
+
+    def _is_read(self, x: torch.Tensor, tokens: StepTokens, cache: SlotCache) -> bool:
+        """Whether kernels/reader.py takes this step."""
+        is_many = self._is_int8 and tokens.has_rows and len(x) >= TILED_ROWS * threads()
+        return is_many and has_spans(x, cache.keys.shape[-1])
 
     def through(self, x: torch.Tensor, tokens: StepTokens, cache: SlotCache) -> torch.Tensor:
         """The same layer by layer."""

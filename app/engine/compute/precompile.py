@@ -18,13 +18,13 @@ from app.engine.compute.post_norm import Block, Layers
 from app.engine.compute.sampling import Sampler, draw
 from app.engine.jobs import Precision, Sampling
 
-HEAD_DIMS = (32, 64)
+WIDTH = 32
 CPU = torch.device("cpu")
 
 
 def layers(precision: Precision) -> None:
     """A norm, and a linear layer with and without a residual; of few rows and of many; and an encoder's layer."""
-    width = HEAD_DIMS[0]
+    width = WIDTH
     norm = make_norm(torch.ones(width), torch.ones(width), 1e-5, precision=precision)
     layer, qkv = (make_linear(torch.ones(outputs, width), None, precision=precision) for outputs in (width, 3 * width))
     make_linear(torch.ones(1, INPUTS_LEAST), None, precision=precision, mixes=True)
@@ -38,28 +38,30 @@ def layers(precision: Precision) -> None:
     Layers([block], heads=1, scale=1.0, narrow=narrow)(x, [len(x)])
 
 
-def attention(head_dim: int, dtype: torch.dtype) -> None:
+def attention(dtype: torch.dtype) -> None:
     """A prompt of one token, a token by itself, and an input that is read whole."""
-    cache = SlotCache(layers=1, slots=2, heads=1, positions=2, head_dim=head_dim, dtype=dtype, device=CPU)
+    cache = SlotCache(layers=1, slots=2, heads=1, positions=2, head_dim=WIDTH, dtype=dtype, device=CPU)
     cache.copy_slots([0], [1], 1)
     for is_prompt in (True, False):
         tokens = StepTokens([Span(0, 0, 1, is_prompt)], CPU)
-        attend_cached(torch.ones(1, 3 * head_dim), tokens, cache, 0, 1, 1.0)
-    attend_packed(torch.ones(1, 3 * head_dim), [1], 1, 1.0, dtype)
+        attend_cached(torch.ones(1, 3 * WIDTH), tokens, cache, 0, 1, 1.0)
+    attend_packed(torch.ones(1, 3 * WIDTH), [1], 1, 1.0, dtype)
 
 
 def step(precision: Precision) -> None:
-    """A token of each row through a decoder's layers."""
-    width = HEAD_DIMS[0]
+    """A token of each row through a decoder's layers, and a prompt."""
+    width = WIDTH
     norm = make_norm(torch.ones(width), torch.ones(width), 1e-5, precision=precision)
     qkv, *others = (
         make_linear(torch.ones(outputs, width), None, precision=precision) for outputs in (3 * width, *[width] * 3)
     )
     block = pre_norm.Block(norm, qkv, others[0], norm, *others[1:])
     narrow = torch.float32 if precision is Precision.FP32 else torch.bfloat16
-    cache = SlotCache(layers=1, slots=1, heads=1, positions=1, head_dim=width, dtype=narrow, device=CPU)
+    many = TILED_ROWS * threads()
+    cache = SlotCache(layers=1, slots=1, heads=1, positions=many, head_dim=width, dtype=narrow, device=CPU)
     layers = pre_norm.Layers([block], norm, act=GELU, heads=1, scales=[1.0])
-    layers(torch.ones(1, width), StepTokens([Span(0, 0, 1)], CPU), cache)
+    for span in (Span(0, 0, 1), Span(0, 0, many, is_prompt=True)):
+        layers(torch.ones(span.count, width), StepTokens([span], CPU), cache)
 
 
 def draws() -> None:
@@ -73,10 +75,8 @@ def main() -> None:
     work: list[tuple[str, Callable[[], None]]] = [
         (f"linear layers in {kind.value}", lambda kind=kind: layers(kind)) for kind in (Precision.FP32, Precision.INT8)
     ]
-    for head_dim in HEAD_DIMS:
-        for dtype in (torch.float32, torch.bfloat16):
-            name = f"attention, heads of {head_dim}, {str(dtype).removeprefix('torch.')}"
-            work.append((name, lambda head_dim=head_dim, dtype=dtype: attention(head_dim, dtype)))
+    for dtype in (torch.float32, torch.bfloat16):
+        work.append((f"attention, {str(dtype).removeprefix('torch.')}", lambda dtype=dtype: attention(dtype)))
     work += [
         (f"a decoder's step in {kind.value}", lambda kind=kind: step(kind)) for kind in (Precision.FP32, Precision.INT8)
     ]

@@ -9,7 +9,7 @@ linear.py, rows.py and attention.py: a row gets the same bits as from them.
 import numpy as np
 from numba import njit, prange
 
-from app.engine.compute.kernels.attention import attend_head, store_head
+from app.engine.compute.kernels.attention import ROW, START, STOP, attend_part, begins_of, cut, merge, store_row
 from app.engine.compute.kernels.encoder import COUNTER_WORDS, DOWN, OUT, QKV, UP
 from app.engine.compute.kernels.linear import PARALLEL, SERIAL, pass_tile, quantise_row, shape_of
 from app.engine.compute.kernels.microkernel import PANEL
@@ -17,7 +17,8 @@ from app.engine.compute.kernels.rows import normalise_row
 from app.engine.compute.kernels.tasks import count_done, done, mark, pause, take
 
 ATTEND = 2
-"""A layer's third stage. The others are two for each linear layer: what it reads, then its product."""
+"""A layer's third stage. The others are two for each linear layer: what it reads, then its product; what OUT reads is
+what attention's parts come to."""
 STAGES = 9
 """Of a layer; the last norm is one more."""
 ROWS_OF_TASK = 4
@@ -35,17 +36,17 @@ def linear_of(stage):
 
 
 @njit(**SERIAL)
-def tasks_of(stage, rows, heads, weights, is_int8):
+def tasks_of(stage, rows, parts, weights, is_int8):
     """Into how many tasks a stage is cut; into none where there is nothing to do."""
     layer = stage // STAGES
     if layer < weights.shape[0] and stage % STAGES == ATTEND:
-        return rows * heads
+        return parts
     number, is_product = linear_of(stage)
     if layer < weights.shape[0] and is_product:
         inputs = weights[layer, UP, 4] if number == DOWN else weights[layer, OUT, 4]
         row_bytes = inputs if is_int8 else inputs * 4
         return shape_of(rows, row_bytes, (weights[layer, number, 4] + PANEL - 1) // PANEL)[1]
-    has_work = layer == weights.shape[0] or is_int8 or number in (QKV, UP)
+    has_work = layer == weights.shape[0] or is_int8 or number != DOWN
     return (rows + ROWS_OF_TASK - 1) // ROWS_OF_TASK if has_work else 0
 
 
@@ -64,24 +65,31 @@ def quantise_some(task, x, quantised, scales, zeros):
 
 
 @njit(**SERIAL)
-def attend_some(task, qkv, places, keys, values, scale, out):
-    """One task: the head `task % heads` of the row `task // heads`, whose new key and value are stored first."""
-    slots, positions = places
-    heads, width = keys.shape[1], keys.shape[3]
-    row, head = task // heads, task % heads
-    position, first = positions[row], head * width
-    key, value = keys[slots[row], head], values[slots[row], head]
-    store_head(qkv[row], heads * width + first, key[position])
-    store_head(qkv[row], 2 * heads * width + first, value[position])
-    query, target = qkv[row, first : first + width], out[row, first : first + width]
-    attend_head(query, key, value, position + 1, scale, target)
+def attend_some(part, qkv, places, keys, values, scale, sums, found):
+    """One task: a part of a row's positions; the new keys and values are stored first where it is the last one."""
+    slots, positions, parts, begins = places
+    row = parts[part, ROW]
+    slot, position, width = slots[row], positions[row], keys.shape[2] * keys.shape[3]
+    if part + 1 == begins[row + 1]:
+        store_row(qkv[row], width, keys[slot, position].reshape(-1), values[slot, position].reshape(-1))
+    attend_part(
+        qkv[row], keys[slot], values[slot], parts[part, START], parts[part, STOP], scale, sums[part], found[part]
+    )
+
+
+@njit(**SERIAL)
+def merge_some(task, begins, keys, sums, found, scale, out):
+    """One task: of some rows, what was found for their parts."""
+    for row in range(task * ROWS_OF_TASK, min(out.shape[0], (task + 1) * ROWS_OF_TASK)):
+        begin, end = begins[row], begins[row + 1]
+        merge(keys, sums[begin:end], found[begin:end], scale, out[row])
 
 
 @njit(**SERIAL)
 def run_linear(task, layer, number, is_product, model, room):
     """One task of a linear layer: of what it reads, normed or in 8 bits or both, or of the product."""
     weights, norms, epsilon, activation, _, is_int8 = model
-    start, _, qkv, read, between, wide, after, normed, few_bytes, many_bytes, of_rows, zeros = room
+    start, _, qkv, read, between, wide, after, normed, few_bytes, many_bytes, of_rows, zeros, _, _ = room
     before = after[layer - 1] if layer else start
     source, result, added = before, qkv[layer], before[:, :0]
     if number == OUT:
@@ -113,15 +121,18 @@ def run_linear(task, layer, number, is_product, model, room):
 def run_task(stage, task, model, places, cache, room):
     """One task of any stage: see step, whose arguments these are, and whose room for what its stages write."""
     weights, norms, epsilon, _, scales, _ = model
-    start, out, qkv, read, after = room[0], room[1], room[2], room[3], room[6]
+    start, out, qkv, read, after, sums, found = room[0], room[1], room[2], room[3], room[6], room[12], room[13]
     layer = stage // STAGES
     if layer == weights.shape[0]:
         last = after[layer - 1] if layer else start
         norm_some(task, last, norms[layer, 0], norms[layer, 1], epsilon, out)
     elif stage % STAGES == ATTEND:
-        attend_some(task, qkv[layer], places, cache[0][layer], cache[1][layer], scales[layer], read[layer])
+        keys, values = cache
+        attend_some(task, qkv[layer], places, keys[layer], values[layer], scales[layer], sums[layer], found[layer])
     else:
         number, is_product = linear_of(stage)
+        if number == OUT and not is_product:
+            merge_some(task, places[3], cache[0][layer], sums[layer], found[layer], scales[layer], read[layer])
         run_linear(task, layer, number, is_product, model, room)
 
 
@@ -155,26 +166,31 @@ def step(start, slots, positions, weights, is_int8, norms, epsilon, activation, 
     slots, positions (rows,): where each token's key and value belong, no slot twice; weights (layers, 4, 6): see
     encoder.apply, in the order QKV, OUT, UP, DOWN, and none mixes (fp32 layers have panels and a bias alone); norms
     (layers + 1, 4, width): weight and bias of the norm before attention and of the one before UP, and of the last one;
-    scales (layers,) of the scores; keys, values (layers, slots, heads, positions, head_dim): fp32, or a bfloat16's 16
+    scales (layers,) of the scores; keys, values (layers, slots, positions, heads, head_dim): fp32, or a bfloat16's 16
     bits.
     """
     rows, width = start.shape
-    layers, heads, inner = weights.shape[0], keys.shape[2], weights[0, UP, 4]
+    layers, heads, inner = weights.shape[0], keys.shape[3], weights[0, UP, 4]
     qkv, wide = np.empty((layers, rows, 3 * width), np.float32), np.empty((layers, rows, inner), np.float32)
     read, between = np.empty((layers, rows, width), np.float32), np.empty((layers, rows, width), np.float32)
     after, normed = np.empty((layers, rows, width), np.float32), np.empty((layers, 2, rows, width), np.float32)
     few_bytes, many_bytes = np.empty((layers, 3, rows, width), np.uint8), np.empty((layers, rows, inner), np.uint8)
     of_rows, zeros = np.empty((layers, 4, rows), np.float32), np.empty((layers, 4, rows), np.int32)
+    parts = cut(positions + 1)
+    begins = begins_of(parts, rows)
+    sums = np.empty((layers, parts.shape[0], width), np.float32)
+    found = np.empty((layers, parts.shape[0], 2, heads), np.float32)
     stages = layers * STAGES + 1
     counters = np.zeros((stages, 2, COUNTER_WORDS), np.int64)
     ends = np.empty(stages, np.int64)
     tasks = 0
     for stage in range(stages):
-        tasks += tasks_of(stage, rows, heads, weights, is_int8)
+        tasks += tasks_of(stage, rows, parts.shape[0], weights, is_int8)
         ends[stage] = tasks
     marks = np.zeros(tasks, np.int64)
-    model, places, cache = (weights, norms, epsilon, activation, scales, is_int8), (slots, positions), (keys, values)
-    room = (start, out, qkv, read, between, wide, after, normed, few_bytes, many_bytes, of_rows, zeros)
+    model, cache = (weights, norms, epsilon, activation, scales, is_int8), (keys, values)
+    places = (slots, positions, parts, begins)
+    room = (start, out, qkv, read, between, wide, after, normed, few_bytes, many_bytes, of_rows, zeros, sums, found)
     patience = PATIENCE_INT8 if is_int8 else PATIENCE_FP32
     for _ in prange(threads):
         begin = 0

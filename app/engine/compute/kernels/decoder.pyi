@@ -6,12 +6,12 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 STAGES: int
 
-def tasks_of(stage: int, rows: int, heads: int, weights: Array, is_int8: bool) -> int: ...
+def tasks_of(stage: int, rows: int, parts: int, weights: Array, is_int8: bool) -> int: ...
 def run_task(
     stage: int,
     task: int,
     model: tuple[object, ...],
-    places: tuple[Array, Array],
+    places: tuple[Array, Array, Array, Array],
     cache: tuple[Array, Array],
     room: tuple[Array, ...],
 ) -> None: ...
@@ -21,7 +21,7 @@ def finish_stage(
     marks: Array,
     patience: int,
     model: tuple[object, ...],
-    places: tuple[Array, Array],
+    places: tuple[Array, Array, Array, Array],
     cache: tuple[Array, Array],
     room: tuple[Array, ...],
 ) -> None: ...

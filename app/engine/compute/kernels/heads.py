@@ -1,181 +1,193 @@
-"""The inner loops of attention for one query of one head, generated as LLVM instructions: dots, and weighted sum.
+"""The inner loops of attention for one query of each of some heads, as LLVM instructions: dots and weighted sums.
 
-The query and the sum stay in registers while the cache passes by once, so that memory is the limit. There is a pair for
-each of WIDTHS and for each kind of cache.
+A query, or a sum, stays in registers while some positions of its head pass by. There is a pair of loops for each kind
+of cache; heads_bf16.py has a third.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-LANES = 16
+from app.engine.compute.kernels.microkernel import FLOAT, FLOATS, INT64, LANES, WORDS, add_products, fused, splat
+
 WIDTHS = (32, 64, 96, 128)
 """Widths of a head, in numbers, that have a kernel."""
-INT16, INT32, INT64, FLOAT = ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
-VECTOR, WORDS, HALVES = (ir.VectorType(kind, LANES) for kind in (FLOAT, INT32, INT16))
+BLOCK = 4
+"""Positions of a head that are read before the next head's."""
+LINE_BYTES = 64
+INTO_L2 = (0, 2, 1)
+"""Of what llvm.prefetch takes: to be read, into the second of the caches, of data."""
+HALVES = ir.VectorType(ir.IntType(16), LANES)
 FAST = ("reassoc", "contract", "nsz")
 Builder = Any
 
 
-def _load(builder: Builder, base: Any, element: Any, *, is_bf16: bool) -> Any:
-    """Sixteen stored numbers from the place `element` on, as fp32."""
-    size = 2 if is_bf16 else 4
-    address = builder.add(base, builder.mul(element, ir.Constant(INT64, size)))
-    if not is_bf16:
-        return builder.load(builder.inttoptr(address, VECTOR.as_pointer()), align=4)
-    halves = builder.load(builder.inttoptr(address, HALVES.as_pointer()), align=2)
-    return builder.bitcast(builder.shl(builder.zext(halves, WORDS), ir.Constant(WORDS, [16] * LANES)), VECTOR)
+class Loop(NamedTuple):
+    """A loop that is open: what the builder adds runs for each `index`."""
+
+    before: Any
+    body: Any
+    index: Any
+    after: Any
+    count: Any
 
 
-def _function(builder: Builder, name: str, result: ir.Type, arguments: list[ir.Type]) -> Any:
-    found = builder.module.globals.get(name)
-    return found if found is not None else ir.Function(builder.module, ir.FunctionType(result, arguments), name)
-
-
-def _splat(builder: Builder, scalar: Any) -> Any:
-    undefined = ir.Constant(VECTOR, ir.Undefined)
-    one = builder.insert_element(undefined, scalar, ir.Constant(INT32, 0))
-    return builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(INT32, LANES), [0] * LANES))
-
-
-def _loop(builder: Builder, count: Any) -> tuple[Any, Any, Any, Any]:
-    """Opens a loop over 0 … count - 1, count at least 1; returns (block before, body, index, block after)."""
+def open_loop(builder: Builder, count: Any) -> Loop:
+    """Over 0 … count - 1, count at least 1."""
     before = builder.block
     body, after = builder.append_basic_block("body"), builder.append_basic_block("after")
     builder.branch(body)
     builder.position_at_end(body)
     index = builder.phi(INT64)
     index.add_incoming(ir.Constant(INT64, 0), before)
-    return before, body, index, (after, count)
+    return Loop(before, body, index, after, count)
 
 
-def _close(builder: Builder, body: Any, index: Any, end: Any) -> None:
-    after, count = end
-    following = builder.add(index, ir.Constant(INT64, 1))
-    index.add_incoming(following, body)
-    builder.cbranch(builder.icmp_signed("<", following, count), body, after)
-    builder.position_at_end(after)
+def close_loop(builder: Builder, loop: Loop) -> None:
+    """What the builder adds from now on follows the loop."""
+    following = builder.add(loop.index, ir.Constant(INT64, 1))
+    loop.index.add_incoming(following, builder.block)
+    builder.cbranch(builder.icmp_signed("<", following, loop.count), loop.body, loop.after)
+    builder.position_at_end(loop.after)
 
 
-def _dots(width: int, *, is_bf16: bool) -> Any:
-    """(query, keys, length, scale, scores): scores[p] = scale * query · keys[p]; addresses, and scale as fp32."""
-    starts = [ir.Constant(INT64, start) for start in range(0, width, LANES)]
-
-    def generate(context: Any, builder: Builder, _signature: Any, arguments: Any) -> Any:
-        query, keys, length, scale, scores = arguments
-        parts = [_load(builder, query, start, is_bf16=False) for start in starts]
-        _, body, index, end = _loop(builder, length)
-        first = builder.mul(index, ir.Constant(INT64, width))
-        total = None
-        multiply_add = _function(builder, "llvm.fma.v16f32", VECTOR, [VECTOR] * 3)
-        for start, part in zip(starts, parts, strict=True):
-            held = _load(builder, keys, builder.add(first, start), is_bf16=is_bf16)
-            total = builder.fmul(part, held) if total is None else builder.call(multiply_add, [part, held, total])
-        reduce = _function(builder, "llvm.vector.reduce.fadd.v16f32", FLOAT, [FLOAT, VECTOR])
-        score = builder.fmul(builder.call(reduce, [ir.Constant(FLOAT, -0.0), total], fastmath=FAST), scale)
-        target = builder.add(scores, builder.mul(index, ir.Constant(INT64, 4)))
-        builder.store(score, builder.inttoptr(target, FLOAT.as_pointer()), align=4)
-        _close(builder, body, index, end)
-        return context.get_dummy_value()
-
-    @intrinsic
-    def dots(typing, query, keys, length, scale, scores):
-        return types.void(types.intp, types.intp, types.intp, types.float32, types.intp), generate
-
-    return dots
+def at(builder: Builder, base: Any, *steps: Any) -> Any:
+    """The address `base` and some bytes: each step is a number of them, or how many times how many."""
+    for step in steps:
+        count, size = step if isinstance(step, tuple) else (step, 1)
+        one, other = (each if isinstance(each, ir.Value) else ir.Constant(INT64, each) for each in (count, size))
+        base = builder.add(base, builder.mul(one, other))
+    return base
 
 
-def _sum(width: int, *, is_bf16: bool) -> Any:
-    """(weights, values, length, factor, out): out = factor * sum of weights[p] * values[p]; addresses and fp32."""
-    starts = [ir.Constant(INT64, start) for start in range(0, width, LANES)]
+def read(builder: Builder, address: Any, kind: ir.Type, align: int) -> Any:
+    """What lies at an address."""
+    return builder.load(builder.inttoptr(address, kind.as_pointer()), align=align)
 
-    def generate(context: Any, builder: Builder, _signature: Any, arguments: Any) -> Any:
-        weights, values, length, factor, out = arguments
-        before, body, index, end = _loop(builder, length)
-        totals = [builder.phi(VECTOR) for _ in starts]
-        for total in totals:
-            total.add_incoming(ir.Constant(VECTOR, [0.0] * LANES), before)
-        source = builder.add(weights, builder.mul(index, ir.Constant(INT64, 4)))
-        weight = _splat(builder, builder.load(builder.inttoptr(source, FLOAT.as_pointer()), align=4))
-        first = builder.mul(index, ir.Constant(INT64, width))
-        multiply_add = _function(builder, "llvm.fma.v16f32", VECTOR, [VECTOR] * 3)
-        found = [
-            builder.call(
-                multiply_add, [weight, _load(builder, values, builder.add(first, start), is_bf16=is_bf16), total]
-            )
-            for start, total in zip(starts, totals, strict=True)
-        ]
-        for total, new in zip(totals, found, strict=True):
-            total.add_incoming(new, body)
-        _close(builder, body, index, end)
-        factors = _splat(builder, factor)
-        for start, total in zip(starts, found, strict=True):
-            target = builder.add(out, builder.mul(start, ir.Constant(INT64, 4)))
-            builder.store(builder.fmul(total, factors), builder.inttoptr(target, VECTOR.as_pointer()), align=4)
-        return context.get_dummy_value()
+
+def write(builder: Builder, number: Any, address: Any) -> None:
+    """Numbers of 4 bytes to an address."""
+    builder.store(number, builder.inttoptr(address, number.type.as_pointer()), align=4)
+
+
+def prefetch(builder: Builder, address: Any, count: int) -> None:
+    """Begins to bring `count` bytes nearer, and waits for none of them; an address may be anything.
+
+    The loops read a head of some positions, then the next head: no order in which the processor would read ahead.
+    """
+    pointer, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+    for line in range(0, count, LINE_BYTES):
+        place = builder.inttoptr(at(builder, address, line), pointer)
+        fused(builder, "llvm.prefetch.p0i8", ir.VoidType(), [place, *(ir.Constant(flag, each) for each in INTO_L2)])
+
+
+def for_widths(emit: Callable[[Builder, int, list[Any]], None], arguments: int) -> Any:
+    """An intrinsic that takes a width of WIDTHS and a tuple of integers, and runs what `emit` adds for that width."""
 
     @intrinsic
-    def weighted_sum(typing, weights, values, length, factor, out):
-        return types.void(types.intp, types.intp, types.intp, types.float32, types.intp), generate
+    def called(typing, width, others):
+        def generate(context: Any, builder: Builder, _signature: Any, values: Any) -> Any:
+            given = [builder.extract_value(values[1], place) for place in range(arguments)]
+            for each in WIDTHS:
+                with builder.if_then(builder.icmp_signed("==", values[0], ir.Constant(INT64, each))):
+                    emit(builder, each, given)
+            return context.get_dummy_value()
 
-    return weighted_sum
+        return types.void(types.int64, types.UniTuple(types.int64, arguments)), generate
+
+    return called
 
 
-_D32_FP32, _D64_FP32, _D96_FP32, _D128_FP32 = (_dots(width, is_bf16=False) for width in WIDTHS)
-_S32_FP32, _S64_FP32, _S96_FP32, _S128_FP32 = (_sum(width, is_bf16=False) for width in WIDTHS)
-_D32_BF16, _D64_BF16, _D96_BF16, _D128_BF16 = (_dots(width, is_bf16=True) for width in WIDTHS)
-_S32_BF16, _S64_BF16, _S96_BF16, _S128_BF16 = (_sum(width, is_bf16=True) for width in WIDTHS)
+def _held(builder: Builder, address: Any, *, is_bf16: bool) -> Any:
+    """Sixteen stored numbers, as fp32."""
+    if not is_bf16:
+        return read(builder, address, FLOATS, 4)
+    words = builder.zext(read(builder, address, HALVES, 2), WORDS)
+    return builder.bitcast(builder.shl(words, ir.Constant(WORDS, [16] * LANES)), FLOATS)
+
+
+def _dots(*, is_bf16: bool) -> Any:
+    size = 2 if is_bf16 else 4
+
+    def emit(builder: Builder, width: int, given: list[Any]) -> None:
+        queries, keys, heads, scores, apart, ahead = given
+        starts = range(0, width, LANES)
+        row = builder.mul(heads, ir.Constant(INT64, size * width))
+        head = open_loop(builder, heads)
+        prefetch(builder, at(builder, ahead, (head.index, BLOCK * size * width)), BLOCK * size * width)
+        parts = [read(builder, at(builder, queries, (head.index, 4 * width), 4 * start), FLOATS, 4) for start in starts]
+        first = at(builder, keys, (head.index, size * width))
+        for position in range(BLOCK):
+            total = None
+            for start, part in zip(starts, parts, strict=True):
+                held = _held(builder, at(builder, first, size * start), is_bf16=is_bf16)
+                total = builder.fmul(part, held) if total is None else add_products(builder, total, part, held)
+            nothing = ir.Constant(FLOAT, -0.0)
+            score = fused(builder, "llvm.vector.reduce.fadd.v16f32", FLOAT, [nothing, total], fastmath=FAST)
+            write(builder, score, at(builder, scores, (head.index, apart), 4 * position))
+            first = at(builder, first, row)
+        close_loop(builder, head)
+
+    return for_widths(emit, 6)
+
+
+def _sums(*, is_bf16: bool) -> Any:
+    size = 2 if is_bf16 else 4
+
+    def emit(builder: Builder, width: int, given: list[Any]) -> None:
+        weights, apart, values, heads, count, sums, ahead = given
+        starts = range(0, width, LANES)
+        row = builder.mul(heads, ir.Constant(INT64, size * width))
+        head = open_loop(builder, heads)
+        prefetch(builder, at(builder, ahead, (head.index, BLOCK * size * width)), BLOCK * size * width)
+        places = [at(builder, sums, (head.index, 4 * width), 4 * start) for start in starts]
+        before = [read(builder, place, FLOATS, 4) for place in places]
+        position = open_loop(builder, count)
+        totals = [builder.phi(FLOATS) for _ in starts]
+        weight = splat(builder, read(builder, at(builder, weights, (head.index, apart), (position.index, 4)), FLOAT, 4))
+        first = at(builder, values, (position.index, row), (head.index, size * width))
+        for start, total, sum_before in zip(starts, totals, before, strict=True):
+            held = _held(builder, at(builder, first, size * start), is_bf16=is_bf16)
+            total.add_incoming(sum_before, position.before)
+            total.add_incoming(add_products(builder, total, weight, held), position.body)
+        close_loop(builder, position)
+        for place, total in zip(places, totals, strict=True):
+            write(builder, total.incomings[1][0], place)
+        close_loop(builder, head)
+
+    return for_widths(emit, 7)
+
+
+_dots_fp32, _dots_bf16 = _dots(is_bf16=False), _dots(is_bf16=True)
+_sums_fp32, _sums_bf16 = _sums(is_bf16=False), _sums(is_bf16=True)
 
 
 @njit(nogil=True, cache=True)
-def dots_fp32(width, query, keys, length, scale, scores):
-    """scores[p] = scale * query · keys[p], for a fp32 cache and heads of one of WIDTHS."""
-    if width == 32:
-        _D32_FP32(query, keys, length, scale, scores)
-    elif width == 64:
-        _D64_FP32(query, keys, length, scale, scores)
-    elif width == 96:
-        _D96_FP32(query, keys, length, scale, scores)
-    else:
-        _D128_FP32(query, keys, length, scale, scores)
+def dots_fp32(width, queries, keys, heads, scores, apart, ahead):
+    """Scores of BLOCK positions, for each of their heads: its query · each key.
+
+    Addresses: queries (heads, width) of fp32; keys (BLOCK, heads, width); scores of fp32, a head's `apart` bytes after
+    those of the one before; ahead, of as many bytes as the keys', which will be read soon. width: one of WIDTHS.
+    """
+    _dots_fp32(width, (queries, keys, heads, scores, apart, ahead))
 
 
 @njit(nogil=True, cache=True)
-def weighted_sum_fp32(width, weights, values, length, factor, out):
-    """out = factor * sum of weights[p] * values[p], likewise."""
-    if width == 32:
-        _S32_FP32(weights, values, length, factor, out)
-    elif width == 64:
-        _S64_FP32(weights, values, length, factor, out)
-    elif width == 96:
-        _S96_FP32(weights, values, length, factor, out)
-    else:
-        _S128_FP32(weights, values, length, factor, out)
+def dots_bf16(width, queries, keys, heads, scores, apart, ahead):
+    """dots_fp32 with keys in bfloat16."""
+    _dots_bf16(width, (queries, keys, heads, scores, apart, ahead))
 
 
 @njit(nogil=True, cache=True)
-def dots_bf16(width, query, keys, length, scale, scores):
-    """scores[p] = scale * query · keys[p], for a bfloat16 cache and heads of one of WIDTHS."""
-    if width == 32:
-        _D32_BF16(query, keys, length, scale, scores)
-    elif width == 64:
-        _D64_BF16(query, keys, length, scale, scores)
-    elif width == 96:
-        _D96_BF16(query, keys, length, scale, scores)
-    else:
-        _D128_BF16(query, keys, length, scale, scores)
+def sums_fp32(width, weights, apart, values, heads, count, sums, ahead):
+    """Adds weights[p] * values[p] of `count` positions, at most BLOCK, to each head's sum, (heads, width)."""
+    _sums_fp32(width, (weights, apart, values, heads, count, sums, ahead))
 
 
 @njit(nogil=True, cache=True)
-def weighted_sum_bf16(width, weights, values, length, factor, out):
-    """out = factor * sum of weights[p] * values[p], likewise."""
-    if width == 32:
-        _S32_BF16(weights, values, length, factor, out)
-    elif width == 64:
-        _S64_BF16(weights, values, length, factor, out)
-    elif width == 96:
-        _S96_BF16(weights, values, length, factor, out)
-    else:
-        _S128_BF16(weights, values, length, factor, out)
+def sums_bf16(width, weights, apart, values, heads, count, sums, ahead):
+    """sums_fp32 of values in bfloat16."""
+    _sums_bf16(width, (weights, apart, values, heads, count, sums, ahead))

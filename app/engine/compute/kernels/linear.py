@@ -19,14 +19,8 @@ from app.engine.compute.kernels.microkernel import (
 from app.engine.compute.kernels.mixing import mix_row
 from app.engine.compute.kernels.tasks import take
 
-PARALLEL = {
-    "parallel": True,
-    "nogil": True,
-    "cache": True,
-    "error_model": "numpy",
-    "fastmath": {"reassoc", "contract", "nsz"},
-}
 SERIAL = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz"}}
+PARALLEL = {**SERIAL, "parallel": True}
 TILE_ROWS = 48
 """Rows that a panel passes by before the next one: few, so that what they write lies in few pages."""
 GROUP_BYTES = 384 * 1024

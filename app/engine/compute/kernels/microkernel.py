@@ -53,7 +53,8 @@ def _address(builder: Builder, base: Any, offset: Any, kind: ir.Type) -> Any:
     return builder.inttoptr(builder.add(base, offset), kind.as_pointer())
 
 
-def _splat(builder: Builder, scalar: Any) -> Any:
+def splat(builder: Builder, scalar: Any) -> Any:
+    """A vector of LANES times this number."""
     undefined = ir.Constant(ir.VectorType(scalar.type, LANES), ir.Undefined)
     one = builder.insert_element(undefined, scalar, ir.Constant(INT32, 0))
     return builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(INT32, LANES), [0] * LANES))
@@ -65,26 +66,28 @@ def _store(builder: Builder, base: Any, offset: Any, values: list[Any]) -> None:
         builder.store(value, _address(builder, base, following, value.type), align=4)
 
 
-def _fused(builder: Builder, name: str, result: ir.VectorType, arguments: list[Any]) -> Any:
+def fused(builder: Builder, name: str, result: ir.Type, arguments: list[Any], **flags: Any) -> Any:
+    """The result of one of LLVM's functions of vectors."""
     function = builder.module.globals.get(name)
     if function is None:
         function = ir.Function(builder.module, ir.FunctionType(result, [each.type for each in arguments]), name)
-    return builder.call(function, arguments)
+    return builder.call(function, arguments, **flags)
 
 
 def _int8_step(builder: Builder, total: Any, panel: Any, left: Any) -> Any:
     """total += four unsigned bytes of the row times four signed bytes of the panel, in each lane."""
-    return _fused(builder, "llvm.x86.avx512.vpdpbusd.512", WORDS, [total, left, panel])
+    return fused(builder, "llvm.x86.avx512.vpdpbusd.512", WORDS, [total, left, panel])
 
 
-def _fp32_step(builder: Builder, total: Any, panel: Any, left: Any) -> Any:
-    return _fused(builder, "llvm.fma.v16f32", FLOATS, [panel, left, total])
+def add_products(builder: Builder, total: Any, panel: Any, left: Any) -> Any:
+    """total += the row's number times the panel's, in each lane."""
+    return fused(builder, "llvm.fma.v16f32", FLOATS, [panel, left, total])
 
 
-def _bf16_step(builder: Builder, total: Any, panel: Any, left: Any) -> Any:
+def add_pairs(builder: Builder, total: Any, panel: Any, left: Any) -> Any:
     """total += two bfloat16 numbers of the row times two of the panel, in each lane."""
     pairs = [builder.bitcast(words, PAIRS) for words in (left, panel)]
-    return _fused(builder, "llvm.x86.avx512bf16.dpbf16ps.512", FLOATS, [total, *pairs])
+    return fused(builder, "llvm.x86.avx512bf16.dpbf16ps.512", FLOATS, [total, *pairs])
 
 
 def _scalar(builder: Builder, base: Any, offset: Any, kind: ir.Type) -> Any:
@@ -128,7 +131,7 @@ def _accumulate(builder: Builder, rows: int, kind: Kind, call: Any) -> list[list
     _prefetch(builder, ahead, builder.mul(index, ir.Constant(INT64, VECTOR_BYTES)))
     found = []
     for row in range(rows):
-        lefts = _splat(builder, _scalar(builder, starts[row], left_offset, kind.read))
+        lefts = splat(builder, _scalar(builder, starts[row], left_offset, kind.read))
         found.append([kind.step(builder, totals[row][place], panels[place], lefts) for place in range(VECTORS)])
     following = builder.add(index, ir.Constant(INT64, 1))
     index.add_incoming(following, loop)
@@ -151,8 +154,8 @@ def _finish_int8(builder: Builder, sums: list[list[Any]], call: Any) -> list[lis
     finished = []
     for row, totals in enumerate(sums):
         place = ir.Constant(INT64, 4 * row)
-        zero = _splat(builder, _scalar(builder, zeros, place, INT32))
-        scale = _splat(builder, _scalar(builder, scales, place, FLOAT))
+        zero = splat(builder, _scalar(builder, zeros, place, INT32))
+        scale = splat(builder, _scalar(builder, scales, place, FLOAT))
         whole = [builder.sub(total, builder.mul(zero, column)) for total, column in zip(totals, columns, strict=True)]
         finished.append(
             [
@@ -171,9 +174,7 @@ def _finish_fp32(builder: Builder, sums: list[list[Any]], call: Any) -> list[lis
 
 def _finish_bf16(builder: Builder, sums: list[list[Any]], call: Any) -> list[list[Any]]:
     """Times the row's scale."""
-    scales = [
-        _splat(builder, _scalar(builder, call[4], ir.Constant(INT64, 4 * row), FLOAT)) for row in range(len(sums))
-    ]
+    scales = [splat(builder, _scalar(builder, call[4], ir.Constant(INT64, 4 * row), FLOAT)) for row in range(len(sums))]
     return [[builder.fmul(total, scale) for total in totals] for totals, scale in zip(sums, scales, strict=True)]
 
 
@@ -294,8 +295,8 @@ def bf16_of(typing, number):
 
 
 INT8 = Kind(WORDS, INT32, _int8_step, _finish_int8)
-FP32 = Kind(FLOATS, FLOAT, _fp32_step, _finish_fp32)
-BF16 = Kind(FLOATS, INT32, _bf16_step, _finish_bf16)
+FP32 = Kind(FLOATS, FLOAT, add_products, _finish_fp32)
+BF16 = Kind(FLOATS, INT32, add_pairs, _finish_bf16)
 _I12, _I8, _I6, _I4, _I3, _I2, _I1 = (_kernel(rows, INT8) for rows in (12, 8, 6, 4, 3, 2, 1))
 _F12, _F8, _F6, _F4, _F3, _F2, _F1 = (_kernel(rows, FP32) for rows in (12, 8, 6, 4, 3, 2, 1))
 multiply_bf16 = _kernel(ROWS_MAX, BF16)

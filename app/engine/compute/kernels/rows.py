@@ -5,19 +5,17 @@ from numba import njit, prange
 
 from app.engine.compute.kernels import scalar
 from app.engine.compute.kernels.linear import INFINITY_BITS, PARALLEL, SERIAL, WHOLE_ROWS
+from app.engine.compute.kernels.sums import ORDERED, total
 
 
-@njit(**SERIAL)
+@njit(**ORDERED)
 def normalise_row(x, weight, bias, epsilon, out):
-    """Layer norm of x (width,), with the mean taken first, as torch does it."""
-    total = np.float32(0.0)
+    """Layer norm of x (width,), with the mean taken first, as torch does it. Each place of out is written once."""
+    mean = total(x) / np.float32(x.size)
+    squares = np.empty(x.size, np.float32)
     for place in range(x.size):
-        total += x[place]
-    mean = total / np.float32(x.size)
-    squares = np.float32(0.0)
-    for place in range(x.size):
-        squares += (x[place] - mean) * (x[place] - mean)
-    inverse = np.float32(1.0) / np.sqrt(squares / np.float32(x.size) + epsilon)
+        squares[place] = (x[place] - mean) * (x[place] - mean)
+    inverse = np.float32(1.0) / np.sqrt(total(squares) / np.float32(x.size) + epsilon)
     for place in range(x.size):
         out[place] = (x[place] - mean) * inverse * weight[place] + bias[place]
 

@@ -9,13 +9,11 @@ from app.engine.compute.kernels.linear import PARALLEL
 def copy_slots(held, sources, targets, length):
     """The first `length` positions of each source slot into its target; no slot is both.
 
-    held: (layers, slots, heads, positions, head_dim).
+    held: (layers, slots, positions, heads, head_dim).
     """
-    layers, _, heads, _, head_dim = held.shape
+    layers = held.shape[0]
     for work in prange(layers * sources.size):
         layer, place = work // sources.size, work % sources.size
-        for head in range(heads):
-            source, target = held[layer, sources[place], head], held[layer, targets[place], head]
-            for position in range(length):
-                for part in range(head_dim):
-                    target[position, part] = source[position, part]
+        source, target = held[layer, sources[place]].reshape(-1), held[layer, targets[place]].reshape(-1)
+        for part in range(length * held.shape[3] * held.shape[4]):
+            target[part] = source[part]

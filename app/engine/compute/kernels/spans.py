@@ -11,6 +11,7 @@ from numba import njit, prange
 from app.engine.compute.kernels import scalar
 from app.engine.compute.kernels.linear import PARALLEL, SERIAL
 from app.engine.compute.kernels.microkernel import PANEL, ROWS_MAX, multiply_fp32, rows_of_call
+from app.engine.compute.kernels.sums import ORDERED, total
 from app.engine.compute.kernels.tasks import take
 
 ALIGNED = 16
@@ -49,15 +50,23 @@ def pack_values(values, first, stride, positions, width, panels, start):
                 target[place] = scalar.number(source[place])
 
 
-@njit(**SERIAL)
-def soften(scores, scale):
-    """Scores → their softmax after scaling, in place; scale is positive."""
+@njit(**ORDERED)
+def weigh(scores, scale):
+    """Scores (positions,) → weights exp(scale * (score - largest)), in place; returns the largest, and their sum.
+
+    scale is positive.
+    """
     largest = scalar.largest(scores)
-    total = np.float32(0.0)
     for position in range(scores.size):
         scores[position] = scalar.exp((scores[position] - largest) * scale)
-        total += scores[position]
-    inverse = np.float32(1.0) / total
+    return largest, total(scores)
+
+
+@njit(**ORDERED)
+def soften(scores, scale):
+    """Scores → their softmax after scaling, in place; scale is positive."""
+    _, weight = weigh(scores, scale)
+    inverse = np.float32(1.0) / weight
     for position in range(scores.size):
         scores[position] *= inverse
 
@@ -153,27 +162,45 @@ def attend_rows(qkv, starts, lengths, heads, scale, threads, out):
     scalar.keep(counter)
 
 
-@njit(**PARALLEL)
-def attend_spans(queries, spans, keys, values, scale, threads, out):
-    """The tokens of each span, causally, against its slot, where their own keys and values lie already.
+@njit(**SERIAL)
+def store_head(qkv, span, head, keys, values):
+    """Write a head's keys and values of the tokens of a span, see attend_spans, to their places."""
+    first, slot, start, count = span[0], span[1], span[2], span[3]
+    width, all_width = keys.shape[3], qkv.shape[1] // 3
+    for token in range(count):
+        key, value = keys[slot, start + token, head], values[slot, start + token, head]
+        new, column = qkv[first + token], all_width + head * width
+        for place in range(width):
+            key[place] = scalar.stored(new[column + place], key[place])
+            value[place] = scalar.stored(new[column + all_width + place], value[place])
 
-    queries (tokens, …), of which the first columns are the heads; spans (spans, 4): index of the first token in
-    `queries`, slot, position of that token, tokens; keys, values (slots, heads, positions, width) in fp32 or a
-    bfloat16's 16 bits; out (tokens, heads * width).
+
+@njit(**SERIAL)
+def attend_span(qkv, span, head, keys, values, scale, out):
+    """One head of one span, see attend_spans."""
+    store_head(qkv, span, head, keys, values)
+    heads, width = keys.shape[2], keys.shape[3]
+    first, slot, start, count = span[0], span[1], span[2], span[3]
+    at = (slot * keys.shape[1] * heads + head) * width
+    attend_head(
+        qkv.ctypes.data + first * qkv.strides[0] + head * width * 4, qkv.strides[0], count, start + 1, True,
+        keys.reshape(-1), values.reshape(-1), (at, at, heads * width, start + count, width), scale,
+        out.ctypes.data + (first * out.shape[1] + head * width) * 4, out.shape[1] * 4,
+    )  # fmt: skip
+
+
+@njit(**PARALLEL)
+def attend_spans(qkv, spans, keys, values, scale, threads, out):
+    """The tokens of each span, causally, against its slot, to which their own keys and values are written first.
+
+    qkv (tokens, 3 * heads * width); spans (spans, 4): index of the first token in `qkv`, slot, position of that token,
+    tokens; keys, values (slots, positions, heads, width) in fp32 or a bfloat16's 16 bits; out (tokens, heads * width).
     """
-    heads, width = keys.shape[1], keys.shape[3]
-    flat_keys, flat_values = keys.reshape(-1), values.reshape(-1)
+    heads = keys.shape[2]
     counter = np.zeros(1, np.int64)
     for _ in prange(threads):
         task = take(counter.ctypes.data)
         while task < spans.shape[0] * heads:
-            span, head = task // heads, task % heads
-            first, slot, start, count = spans[span, 0], spans[span, 1], spans[span, 2], spans[span, 3]
-            at = (slot * heads + head) * keys.shape[2] * width
-            attend_head(
-                queries.ctypes.data + first * queries.strides[0] + head * width * 4, queries.strides[0], count,
-                start + 1, True, flat_keys, flat_values, (at, at, width, start + count, width), scale,
-                out.ctypes.data + (first * out.shape[1] + head * width) * 4, out.shape[1] * 4,
-            )  # fmt: skip
+            attend_span(qkv, spans[task // heads], task % heads, keys, values, scale, out)
             task = take(counter.ctypes.data)
     scalar.keep(counter)

@@ -8,5 +8,5 @@ def attend_rows(
     qkv: Array, starts: Array, lengths: Array, heads: int, scale: np.float32, threads: int, out: Array
 ) -> None: ...
 def attend_spans(
-    queries: Array, spans: Array, keys: Array, values: Array, scale: np.float32, threads: int, out: Array
+    qkv: Array, spans: Array, keys: Array, values: Array, scale: np.float32, threads: int, out: Array
 ) -> None: ...

@@ -19,6 +19,8 @@ from app.engine.compute.kernels.microkernel import (
     transpose_words,
     zip_halves,
 )
+from app.engine.compute.kernels.spans import store_head
+from app.engine.compute.kernels.sums import ORDERED, total
 from app.engine.compute.kernels.tasks import take
 
 HALF = np.uint16(0)
@@ -85,17 +87,18 @@ def pack_values(values, first, stride, positions, width, panels):
     scalar.keep(odd)
 
 
-@njit(**SERIAL)
-def soften(scores, scale, weights):
-    """weights (positions,) = exp(scale * (score - largest)) in bfloat16 for each of scores; returns 1 / their sum."""
+@njit(**ORDERED)
+def weigh_near(scores, scale, weights):
+    """weights (positions,) = exp(scale * (score - largest)) in bfloat16; returns the largest, and their sum.
+
+    scores (positions,) hold the weights in fp32 then, of which that is the sum; scale is positive.
+    """
     largest = scalar.largest(scores)
     factor = scale * np.float32(1.44269504)
-    total = np.float32(0.0)
     for position in range(scores.size):
-        weight = scalar.power_near((scores[position] - largest) * factor)
-        weights[position] = bf16_of(weight)
-        total += weight
-    return np.float32(1.0) / total
+        scores[position] = scalar.power_near((scores[position] - largest) * factor)
+        weights[position] = bf16_of(scores[position])
+    return largest, total(scores)
 
 
 def lefts(queries, row, column, taken, width, room):
@@ -153,7 +156,8 @@ def attend_head(queries, at, count, visible, is_causal, keys, values, held, scal
             )  # fmt: skip
         for place in range(taken):
             seen = visible + row + place if is_causal else visible
-            factors[place] = soften(scores[place, :seen], scale, weights[place, :seen])
+            _, weight = weigh_near(scores[place, :seen], scale, weights[place, :seen])
+            factors[place] = np.float32(1.0) / weight
             weights[place, seen:] = HALF
         is_whole = taken == ROWS_MAX
         target = out.ctypes.data + ((out_row + row) * out.shape[1] + out_column) * 4 if is_whole else found.ctypes.data
@@ -214,21 +218,27 @@ def attend_rows(qkv, starts, lengths, heads, scale, threads, out):
     scalar.keep(counter)
 
 
+@njit(**SERIAL)
+def attend_span(qkv, span, head, keys, values, scale, out):
+    """See spans.attend_span; keys and values are a bfloat16's 16 bits."""
+    store_head(qkv, span, head, keys, values)
+    heads, width = keys.shape[2], keys.shape[3]
+    first, slot, start, count = span[0], span[1], span[2], span[3]
+    at = (slot * keys.shape[1] * heads + head) * width
+    attend_head(
+        qkv, (first, head * width), count, start + 1, True, keys.reshape(-1), values.reshape(-1),
+        (at, at, heads * width, start + count, width), scale, out, (first, head * width),
+    )  # fmt: skip
+
+
 @njit(**PARALLEL)
-def attend_spans(queries, spans, keys, values, scale, threads, out):
+def attend_spans(qkv, spans, keys, values, scale, threads, out):
     """See spans.attend_spans; keys and values are a bfloat16's 16 bits."""
-    heads, width = keys.shape[1], keys.shape[3]
-    flat_keys, flat_values = keys.reshape(-1), values.reshape(-1)
+    heads = keys.shape[2]
     counter = np.zeros(1, np.int64)
     for _ in prange(threads):
         task = take(counter.ctypes.data)
         while task < spans.shape[0] * heads:
-            span, head = task // heads, task % heads
-            first, slot, start, count = spans[span, 0], spans[span, 1], spans[span, 2], spans[span, 3]
-            at = (slot * heads + head) * keys.shape[2] * width
-            attend_head(
-                queries, (first, head * width), count, start + 1, True, flat_keys, flat_values,
-                (at, at, width, start + count, width), scale, out, (first, head * width),
-            )  # fmt: skip
+            attend_span(qkv, spans[task // heads], task % heads, keys, values, scale, out)
             task = take(counter.ctypes.data)
     scalar.keep(counter)
