@@ -197,8 +197,7 @@ class Int8Linear(PackedLinear):
     def _by_torch(self, x: torch.Tensor, act: Activation | None, add: torch.Tensor | None, out: Array) -> None:
         quantised, scales = torch.empty(x.shape, dtype=torch.uint8), torch.empty(x.shape[0])
         zeros = torch.empty(x.shape[0], dtype=torch.int32)
-        quantise = linear.quantise_mixed if self.is_mixed else linear.quantise
-        quantise(x.numpy(), quantised.numpy(), scales.numpy(), zeros.numpy())
+        linear.quantise(x.numpy(), self.is_mixed, quantised.numpy(), scales.numpy(), zeros.numpy())
         assert self.columns is not None, "the caller has looked. This is a bug."
         signed = (quantised.to(torch.int16) - 128).to(torch.int8)
         sums = torch._int_mm(signed, self.columns) - (zeros - 128)[:, None] * self.sums  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage] (its only name)

@@ -3,27 +3,24 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Model = tuple[object, ...]
+Places = tuple[Array, Array, Array, Array]
+Cache = tuple[Array, Array]
+Room = tuple[Array, ...]
 
 STAGES: int
 
 def tasks_of(stage: int, rows: int, parts: int, weights: Array, is_int8: bool) -> int: ...
-def run_task(
-    stage: int,
-    task: int,
-    model: tuple[object, ...],
-    places: tuple[Array, Array, Array, Array],
-    cache: tuple[Array, Array],
-    room: tuple[Array, ...],
-) -> None: ...
+def run_task(stage: int, task: int, model: Model, places: Places, cache: Cache, room: Room) -> None: ...
 def finish_stage(
     stage: int,
     counters: Array,
     marks: Array,
     patience: int,
-    model: tuple[object, ...],
-    places: tuple[Array, Array, Array, Array],
-    cache: tuple[Array, Array],
-    room: tuple[Array, ...],
+    model: Model,
+    places: Places,
+    cache: Cache,
+    room: Room,
 ) -> None: ...
 def step(
     start: Array,

@@ -65,29 +65,25 @@ def quantise_row(x, quantised):
     return (high - low) / np.float32(254.0), np.int32(zero)
 
 
-@njit(**PARALLEL)
-def quantise(x, quantised, scales, zeros):
-    """quantise_row of every row of x (rows, inputs)."""
-    if x.shape[0] < WHOLE_ROWS:
-        for row in range(x.shape[0]):
-            scales[row], zeros[row] = quantise_row(x[row], quantised[row])
-    else:
-        for row in prange(x.shape[0]):
-            scales[row], zeros[row] = quantise_row(x[row], quantised[row])
+@njit(**SERIAL)
+def read_row(x, is_mixed, mixed, quantised):
+    """quantise_row of x, mixed first where the layer's weights are: mixed is room for that, of x's size if needed."""
+    if is_mixed:
+        mix_row(x, mixed)
+        return quantise_row(mixed, quantised)
+    return quantise_row(x, quantised)
 
 
 @njit(**PARALLEL)
-def quantise_mixed(x, quantised, scales, zeros):
-    """The same of rows that are mixed first."""
-    mixed = np.empty(x.shape, np.float32)
+def quantise(x, is_mixed, quantised, scales, zeros):
+    """read_row of every row of x (rows, inputs)."""
+    mixed = np.empty((x.shape[0], x.shape[1] if is_mixed else 0), np.float32)
     if x.shape[0] < WHOLE_ROWS:
         for row in range(x.shape[0]):
-            mix_row(x[row], mixed[row])
-            scales[row], zeros[row] = quantise_row(mixed[row], quantised[row])
+            scales[row], zeros[row] = read_row(x[row], is_mixed, mixed[row], quantised[row])
     else:
         for row in prange(x.shape[0]):
-            mix_row(x[row], mixed[row])
-            scales[row], zeros[row] = quantise_row(mixed[row], quantised[row])
+            scales[row], zeros[row] = read_row(x[row], is_mixed, mixed[row], quantised[row])
 
 
 @njit(**SERIAL)
@@ -217,10 +213,7 @@ def linear_int8(x, is_mixed, layer, activation, added, threads, out):
     panels, weight_scales, weight_sums, bias = layer
     quantised = np.empty(x.shape, np.uint8)
     scales, zeros = np.empty(x.shape[0], np.float32), np.empty(x.shape[0], np.int32)
-    if is_mixed:
-        quantise_mixed(x, quantised, scales, zeros)
-    else:
-        quantise(x, quantised, scales, zeros)
+    quantise(x, is_mixed, quantised, scales, zeros)
     shape, tasks = shape_of(x.shape[0], x.shape[1], panels.shape[0])
     weights = (panels.ctypes.data, weight_scales.ctypes.data, weight_sums.ctypes.data, bias.ctypes.data)
     of_rows = (scales.ctypes.data, zeros.ctypes.data)

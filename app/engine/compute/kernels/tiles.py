@@ -7,8 +7,7 @@ import numpy as np
 from numba import njit, prange
 
 from app.engine.compute.kernels import scalar
-from app.engine.compute.kernels.linear import PARALLEL, SERIAL, TILE_ROWS, pass_panels, quantise_row
-from app.engine.compute.kernels.mixing import mix_row
+from app.engine.compute.kernels.linear import PARALLEL, SERIAL, TILE_ROWS, pass_panels, read_row
 from app.engine.compute.kernels.tasks import take
 
 WHOLE_CALLS = 4
@@ -43,11 +42,7 @@ def project(x, is_mixed, weights, panels, buffers, activation, added, out):
     rows, inputs = x.shape
     quantised, mixed = held[: rows * inputs].reshape(rows, inputs), room[:inputs]
     for row in range(rows):
-        if is_mixed:
-            mix_row(x[row], mixed)
-            scales[row], zeros[row] = quantise_row(mixed, quantised[row])
-        else:
-            scales[row], zeros[row] = quantise_row(x[row], quantised[row])
+        scales[row], zeros[row] = read_row(x[row], is_mixed, mixed, quantised[row])
     of_rows = (scales.ctypes.data, zeros.ctypes.data)
     pass_panels(True, (0, rows, 0, panels), inputs, quantised.ctypes.data, of_rows, weights, activation, added, out)
 
