@@ -38,7 +38,7 @@ RUN version="$(grep '^torch==' constraints.txt)" \
     && pip install -c constraints.txt -r requirements.txt \
     && pip install --no-deps -r starter.txt
 
-# The wheel with CUDA pins the exact versions of the libraries that it needs; the host brings the driver only.
+# PyTorch's wheel names the NVIDIA libraries that it needs, most to the exact version; the host brings the driver only.
 FROM builder AS packages-cuda
 RUN pip install -c constraints.txt -r requirements.txt \
     && pip install --no-deps -r starter.txt

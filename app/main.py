@@ -57,7 +57,8 @@ from app.observability.process import sample_for_ever, watch_process
 from app.observability.scrape import Scrape
 from app.observability.traces import traces_of
 from app.registry.catalogue import SHIPPED, Catalogue, load_catalogue
-from app.registry.residency import Place, Residency
+from app.registry.model import LoadPolicy
+from app.registry.residency import Place, Residency, State
 from app.serving import Serving
 from app.settings import Settings
 
@@ -237,11 +238,17 @@ def watch(metrics: Metrics, serving: Serving) -> None:
 
 
 async def load_models(serving: Serving) -> None:
-    """Load what the catalogue wants from the start, then say that the start is over."""
+    """Load what the catalogue wants from the start, then say that the start is over, and with what."""
     began_s = time.monotonic()
     await serving.residency.load_at_start()
     serving.is_started = True
-    log.info("started: models loaded in %.1f s", time.monotonic() - began_s)
+    places = [place for place in serving.residency.places if place.model.load is LoadPolicy.START]
+    failed = [place.model.id for place in places if place.state is State.FAILED]
+    log.log(
+        logging.ERROR if failed else logging.INFO, "started in %.1f s: %d of %d models loaded%s",
+        time.monotonic() - began_s, len(places) - len(failed), len(places),
+        f"; not {', '.join(failed)}: see above" if failed else "",
+    )  # fmt: skip
 
 
 async def for_ever(work: Callable[[], Awaitable[None]]) -> None:

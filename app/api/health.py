@@ -32,7 +32,8 @@ async def startupz(serving: Rooms) -> JSONResponse:
         phase = "loading models" if serving.engine.stats().is_alive else "starting the engine"
     body = {
         "phase": phase, "model": loading, "models": len(wanted),
-        "models_loaded": sum(place.state in (State.RESIDENT, State.FAILED) for place in wanted),
+        "models_loaded": sum(place.state is State.RESIDENT for place in wanted),
+        "models_failed": sum(place.state is State.FAILED for place in wanted),
         "elapsed_s": round(serving.clock.monotonic_s() - serving.began_s, 3),
     }  # fmt: skip
     return JSONResponse(body, 200 if serving.is_started else 503)

@@ -187,3 +187,20 @@ def test_the_port_is_open_before_the_models_are_there_and_a_start_can_be_broken_
         assert started.json()["models"] >= 4
         assert started.json()["elapsed_s"] >= 0
         assert server.stop() == 0
+
+
+def test_a_start_without_the_gpu_that_was_asked_for_says_what_to_do(
+    tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    with served(tmp_path, checkpoints, is_awaited=False, TOLLGATE_ENGINE__DEVICE="cuda:63") as server:
+        server.until("/startupz", 200)
+        told = httpx.get(server.url + "/startupz").json()
+        assert (told["models_loaded"], told["models_failed"]) == (0, told["models"])
+        assert server.status("/livez") == 200
+        assert server.status("/readyz") == 503
+        lines = [line for line in server.logged() if line["level"] == "error"]
+        assert all("GPUs: see that nvidia-smi lists one" in line["event"] for line in lines[:-1]), lines
+        assert f": 0 of {told['models']} models loaded; not tiny-" in lines[-1]["event"]
+        assert len(lines) == told["models"] + 1
+        assert not any("exc" in name or "trace" in name for line in lines for name in line), "an operator's, no bug"
+        assert server.stop() == 0

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,14 @@ def test_a_replica_has_few_rights_and_time_to_drain(name: str, shared: Any) -> N
     assert service["read_only"] and service["cap_drop"] == ["ALL"] and service["user"] == "10001:10001"
     assert seconds(service["stop_grace_period"]) > shared.api.drain_delay_s + shared.api.drain_s + 15
     assert not any("PASSWORD" in variable or "://" in str(value) for variable, value in service["environment"].items())
+
+
+def test_code_that_is_compiled_on_a_gpu_can_be_loaded_from_its_cache() -> None:
+    (folder,) = re.findall(r"TRITON_CACHE_DIR=(\S+)", (ROOT / "Dockerfile").read_text(encoding="utf-8"))
+    mounts = dict(mount.split(":", 1) for mount in SERVICES["tollgate-gpu"]["tmpfs"])
+    assert "exec" in mounts["/" + folder.split("/")[1]].split(",")
+    assert "exec" not in mounts["/tmp"].split(",")
+    assert set(mounts) == {mount.split(":", 1)[0] for mount in SERVICES["tollgate-1"]["tmpfs"]}
 
 
 def test_each_replica_keeps_its_own_journal() -> None:

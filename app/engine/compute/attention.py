@@ -43,7 +43,7 @@ def attend_cached(
     by_kernel = bool(tokens.prompts and cache.arrays) and has_spans(qkv, keys.shape[-1])
     store(qkv, width, tokens, cache, layer, which=tokens.short_array if by_kernel else None)
     if len(tokens.short):
-        attend_slots(qkv[:, :width], tokens, cache, layer, scale, out)
+        attend_slots(qkv, tokens, cache, layer, scale, out)
     if by_kernel:
         is_narrow = keys.dtype is torch.bfloat16 and HAS_BF16_512
         (spans_bf16 if is_narrow else spans).attend_spans(
@@ -90,12 +90,14 @@ def attend_slots(
 ) -> None:
     """The step's short tokens, each against its slot up to its own position, into `out`.
 
-    query, out: (tokens, heads * head_dim).
+    query (tokens, …) holds the heads in its first columns, uncut: the kernels are compiled for whole rows; out (tokens,
+    heads * head_dim).
     """
+    width = out.shape[1]
     if query.is_cuda and HAS_KERNELS:
         keys, values = cache.keys[layer], cache.values[layer]
         on_cuda.kernels.attend(
-            query, tokens.short, tokens.slots, tokens.positions, keys, values, scale, out, stores=False
+            query[:, :width], tokens.short, tokens.slots, tokens.positions, keys, values, scale, out, stores=False
         )
         return
     if cache.arrays:
@@ -109,7 +111,7 @@ def attend_slots(
             out[tokens.short] = found[tokens.short].to(out.dtype)
         return
     slots = tokens.slots[tokens.short]
-    heads = split_heads(query[tokens.short], cache.keys.shape[2]).to(cache.keys.dtype)
+    heads = split_heads(query[tokens.short, :width], cache.keys.shape[2]).to(cache.keys.dtype)
     lengths = tokens.positions[tokens.short] + 1
     found = attend_one(heads, cache.keys[layer][slots], cache.values[layer][slots], lengths, scale)
     out[tokens.short] = found.flatten(1).to(out.dtype)

@@ -44,7 +44,7 @@ def load_model(spec: ModelSpec, *, slots: int, device: str) -> Resident:
         raise SourceError(f"{spec.id}: the model type {kind!r} is not hosted; hosted are {', '.join(HEADS)}")
     if spec.head not in HEADS[kind]:
         raise VerificationFailed(f"{spec.id}: a {kind} checkpoint cannot do {spec.head.value}")
-    place = torch.device(spec.device if spec.device != "cpu" else device)
+    place = _place_of(spec, device)
     precision = _precision_of(spec, place)
     try:
         found = _build(kind, config, read_tensors(folder, allow_pickle=spec.allow_pickle), spec, precision, place)
@@ -96,6 +96,18 @@ def tensors_of(held: object, seen: set[int] | None = None) -> list[torch.Tensor]
     else:
         inner = []
     return [tensor for value in inner for tensor in tensors_of(value, seen)]
+
+
+def _place_of(spec: ModelSpec, device: str) -> torch.device:
+    place = torch.device(spec.device if spec.device != "cpu" else device)
+    count = torch.cuda.device_count()
+    if place.type == "cuda" and (place.index or 0) >= count:
+        raise SourceError(
+            f"{spec.id}: it is to run on {place}, but PyTorch {torch.__version__} finds {count} GPUs: see that "
+            "nvidia-smi lists one here (a container needs NVIDIA's container toolkit and --gpus all), or set "
+            "engine.device to cpu"
+        )
+    return place
 
 
 def _precision_of(spec: ModelSpec, place: torch.device) -> Precision:

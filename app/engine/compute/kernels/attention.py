@@ -20,6 +20,8 @@ from app.engine.compute.kernels.tasks import count_done, take
 
 PART = 128
 """Positions of a part at most."""
+WHOLE = 64
+"""Positions of a row that is not cut: one thread reads them sooner than two have merged what they read."""
 STEP = 16
 """A part's positions are a multiple of this, but for the last one's."""
 AHEAD_BYTES = 12288
@@ -29,8 +31,8 @@ ROW, START, STOP = range(3)
 
 @njit(**SERIAL)
 def size_of_part(length):
-    """Positions of each part of a row but the last: two parts at least, where there is something to cut."""
-    parts = max(2, (length + PART - 1) // PART)
+    """Positions of each part of a row but the last: two parts at least, where that is worth a merging."""
+    parts = max(2 if length > WHOLE else 1, (length + PART - 1) // PART)
     return (length + parts * STEP - 1) // (parts * STEP) * STEP
 
 
