@@ -1,7 +1,7 @@
 """How many replicas a load needs: a rule of thumb, and a simulation of arrivals that backs it. docs/scaling.md.
 
     python -m benchmarks.capacity                # the tables of docs/scaling.md
-    python -m benchmarks.capacity --step-ms 3.05 --row-ms 2.15 --tokens 100 --slots 32
+    python -m benchmarks.capacity --step-ms 3.95 --row-ms 1.35 --tokens 100 --slots 32
 
 A replica is what the engine does: each step gives every running row one token and takes `step_ms + row_ms × rows`. Rows
 join between steps as long as there are slots. Both times are measured (docs/benchmarks.md, gpt2 over HTTP, int8).
@@ -26,8 +26,8 @@ REPLICAS_MAX = 24
 class Machine:
     """One replica, as measured, and what it does to its neighbours."""
 
-    step_ms: float = 3.05
-    row_ms: float = 2.15
+    step_ms: float = 3.95
+    row_ms: float = 1.35
     slots: int = 32
     commits: float = 4.3
     """Transactions in PostgreSQL for a request, as measured: hold, settlement, and reads of their own."""
