@@ -6,25 +6,20 @@ import itertools
 import logging
 import os
 import signal
-import socket
-import struct
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
-
-import msgspec
 
 from app.engine.client import EngineStats, LoadedModel, nobody_asks
 from app.engine.events import Event, FailedEvent, FinishedEvent, FinishReason, JobUsage, TokenEvent
 from app.engine.jobs import DecodeJob, Job, ModelSpec
 from app.engine.settings import EngineSettings
 from app.engine.transports.channel import Channel
+from app.engine.transports.link import Link
 from app.engine.transports.process import EngineProcess
 from app.engine.transports.wire import (
     Batch,
     CancelJob,
-    Frames,
     FromEngine,
     Loaded,
     LoadModel,
@@ -36,7 +31,6 @@ from app.engine.transports.wire import (
     ToEngine,
     UnloadModel,
     error_from_wire,
-    framed,
     from_wire,
 )  # fmt: skip
 from app.errors import EngineLost, EngineOverloaded, InvalidRequest, TollgateError
@@ -49,8 +43,6 @@ START_S = 60.0
 RESUME_S = 30.0
 """How long a job that has delivered nothing waits for the next engine."""
 CLOSE_S = 5.0
-CREDENTIALS = struct.Struct("3i")
-"""Linux's ucred: process, user, group."""
 CHECKS = 4
 """How often a hung engine is looked for, in the time after which it counts as one."""
 
@@ -75,63 +67,6 @@ class Open:
         if not self.has_delivered:
             return JobUsage()
         return JobUsage(input_tokens=len(self.job.ids), output_tokens=self.output_tokens)
-
-
-class Link(asyncio.Protocol):
-    """One connection to one life of the engine."""
-
-    def __init__(self, receive: Callable[[FromEngine], None], lost: Callable[["Link"], None]) -> None:
-        self.ended = asyncio.Event()
-        self.has_spoken = True
-        """Since this was last set to False."""
-        self.is_answered = False
-        """Whether anything ever came. A dying engine's socket may still take a connection, and never say a word."""
-        self._decoder = msgspec.msgpack.Decoder(FromEngine)
-        self._frames = Frames()
-        self._receive = receive
-        self._lost = lost
-        self._transport: asyncio.WriteTransport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See asyncio.Protocol."""
-        self._transport = cast("asyncio.WriteTransport", transport)  # uvloop's does not derive from it
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """See asyncio.Protocol."""
-        self._transport = None
-        self._lost(self)
-        self.ended.set()
-
-    def data_received(self, data: bytes) -> None:
-        """See asyncio.Protocol."""
-        self.has_spoken = self.is_answered = True
-        for body in self._frames.feed(data):
-            self._receive(self._decoder.decode(body))
-
-    def send(self, message: ToEngine) -> None:
-        """Write one message. Raises OverflowError for a number that 64 bits do not hold."""
-        found = framed(message)
-        if self._transport is not None:
-            self._transport.write(found)
-
-    @property
-    def peer(self) -> int | None:
-        """The id of the process at the other end, where the system tells it."""
-        held = None if self._transport is None else self._transport.get_extra_info("socket")
-        if held is None or not hasattr(socket, "SO_PEERCRED"):
-            return None
-        found: bytes = held.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
-        return int(CREDENTIALS.unpack(found)[0])
-
-    def abort(self) -> None:
-        """Let go at once."""
-        if self._transport is not None:
-            self._transport.abort()
-
-    def close(self) -> None:
-        """Let go."""
-        if self._transport is not None:
-            self._transport.close()
 
 
 class ChildEngine:

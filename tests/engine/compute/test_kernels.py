@@ -78,9 +78,9 @@ def test_a_quantised_row_is_within_half_a_step_of_itself(low: float, high: float
 def test_what_int8_takes_for_gelu_is_near_it_wherever_a_number_lies(number: int, name: str) -> None:
     x = torch.cat([torch.linspace(-12, 12, 9600), torch.tensor([-3e4, 3e4, -0.0, 1e-20] * 8)])
     found = x.clone().numpy()
-    linear.activate(found, number, True)
+    linear.activate(found, found.size, number, True)
     torch.testing.assert_close(torch.from_numpy(found), ACTIVATIONS[name].function(x), rtol=1e-6, atol=1e-4)
-    linear.activate(exact := x.clone().numpy(), number, False)
+    linear.activate(exact := x.clone().numpy(), len(x), number, False)
     torch.testing.assert_close(torch.from_numpy(exact), ACTIVATIONS[name].function(x), rtol=1e-6, atol=2e-6)
 
 

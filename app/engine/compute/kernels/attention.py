@@ -10,11 +10,12 @@ from numba import njit, prange, types
 from numba.extending import overload
 
 from app.engine.compute.kernels import HAS_BF16_512, heads, scalar
+from app.engine.compute.kernels.halves import lay
 from app.engine.compute.kernels.heads import BLOCK, WIDTHS
 from app.engine.compute.kernels.heads_bf16 import add_sums, dots_pairs, sums_pairs
 from app.engine.compute.kernels.linear import PARALLEL, SERIAL
 from app.engine.compute.kernels.spans import weigh
-from app.engine.compute.kernels.spans_bf16 import narrow, weigh_near
+from app.engine.compute.kernels.spans_bf16 import weigh_near
 from app.engine.compute.kernels.sums import ORDERED, total
 from app.engine.compute.kernels.tasks import count_done, take
 
@@ -125,7 +126,7 @@ def whole(query, width):
 def rounded(query, width):
     """The first `width` numbers of a query in bfloat16."""
     found = np.empty(width, np.uint16)
-    narrow(query, 0, width, found)
+    lay(query, 0, width, 1, width, found, 0, width)
     return found
 
 

@@ -11,6 +11,7 @@ from numba import njit, prange, types
 from numba.extending import overload
 
 from app.engine.compute.kernels import scalar, spans, spans_bf16
+from app.engine.compute.kernels.halves import lay
 from app.engine.compute.kernels.linear import PARALLEL, SERIAL
 from app.engine.compute.kernels.microkernel import PANEL
 from app.engine.compute.kernels.rows import normalise_row
@@ -33,23 +34,6 @@ def _attend_laid(qkv, start, length, head, scale, out):
     if isinstance(qkv.dtype, types.Float):
         return lambda qkv, start, length, head, scale, out: spans.attend_laid(qkv, start, length, head, scale, out)
     return lambda qkv, start, length, head, scale, out: spans_bf16.attend_laid(qkv, start, length, head, scale, out)
-
-
-def copy(numbers, out):
-    """`numbers` as they are, or rounded to bfloat16 when the elements of `out` are 16 bits."""
-    raise NotImplementedError
-
-
-@overload(copy)
-def _copy(numbers, out):
-    if isinstance(out.dtype, types.Float):
-
-        def plain(numbers, out):
-            for place in range(numbers.size):
-                out[place] = numbers[place]
-
-        return plain
-    return lambda numbers, out: spans_bf16.narrow(numbers, 0, numbers.size, out)
 
 
 @njit(**SERIAL)
@@ -76,10 +60,10 @@ def begin_tile(x, weights, room, first, qkv):
     buffers, _, _, flat = room
     found, nothing = flat[: rows * 3 * width].reshape(rows, 3 * width), np.empty((rows, 0), np.float32)
     apply(x, weights[QKV], buffers, 0, nothing, found)
-    for row in range(rows):
-        heads = found[row].reshape(qkv.shape[0], qkv.shape[2])
-        for head in range(qkv.shape[0]):
-            copy(heads[head], qkv[head, first + row])
+    heads, tokens, of_head = qkv.shape
+    for head in range(heads):
+        at, to = head * of_head, (head * tokens + first) * of_head
+        lay(found.reshape(-1), at, 3 * width, rows, of_head, qkv.reshape(-1), to, of_head)
 
 
 @njit(**SERIAL)

@@ -87,28 +87,28 @@ def quantise(x, is_mixed, quantised, scales, zeros):
 
 
 @njit(**SERIAL)
-def activate(values, activation, is_int8):
-    """Apply the activation of this number (activations.py) to each of `values`, in place; near enough for int8."""
+def activate(values, count, activation, is_int8):
+    """Apply the activation of this number (activations.py) to the first `count` of `values`, in place; near in int8."""
     if activation == 1 and is_int8:
-        for place in range(values.size):
+        for place in range(count):
             values[place] = scalar.gelu_tanh_near(values[place])
     elif activation == 2 and is_int8:
-        for place in range(values.size):
+        for place in range(count):
             values[place] = scalar.gelu_near(values[place])
     elif activation == 1:
-        for place in range(values.size):
+        for place in range(count):
             values[place] = scalar.gelu_tanh(values[place])
     elif activation == 2:
-        for place in range(values.size):
+        for place in range(count):
             values[place] = scalar.gelu(values[place])
     elif activation == 3:
-        for place in range(values.size):
+        for place in range(count):
             values[place] = values[place] if values[place] > np.float32(0.0) else np.float32(0.0) * values[place]
     elif activation == 4:
-        for place in range(values.size):
+        for place in range(count):
             values[place] = values[place] / (np.float32(1.0) + scalar.exp(-values[place]))
     elif activation == 5:
-        for place in range(values.size):
+        for place in range(count):
             values[place] = scalar.tanh(values[place])
 
 
@@ -163,7 +163,7 @@ def pass_panels(is_int8, span, row_bytes, left, scales, weights, activation, add
                 multiply_fp32(taken, call)
             if not is_direct:
                 if activation:
-                    activate(values[: taken * PANEL], activation, is_int8)
+                    activate(values, taken * PANEL, activation, is_int8)
                 if width == PANEL:
                     store_rows(taken, values.ctypes.data, other, target, stride)
                 else:

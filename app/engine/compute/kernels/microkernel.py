@@ -240,60 +240,6 @@ def store_rows(typing, rows, values, added, out, stride):
     return types.void(*[types.intp] * 5), generate
 
 
-@intrinsic
-def transpose_words(typing, rows, row_stride, out, out_stride):
-    """LANES rows of LANES words at the address `rows` → their columns at `out`; strides in bytes."""
-
-    def generate(context: Any, builder: Builder, _signature: Any, arguments: Any) -> Any:
-        source, step, target, stride = arguments
-        held = [
-            builder.load(_address(builder, source, builder.mul(step, ir.Constant(INT64, row)), WORDS), align=4)
-            for row in range(LANES)
-        ]
-        for bit in (1, 2, 4, 8):  # the rows `row` and `row + bit` exchange the words whose place says so
-            low = [place if not place & bit else LANES + place - bit for place in range(LANES)]
-            high = [place + bit if not place & bit else LANES + place for place in range(LANES)]
-            masks = [ir.Constant(WORDS, places) for places in (low, high)]
-            for row in range(LANES):
-                if not row & bit:
-                    pair = held[row], held[row + bit]
-                    held[row], held[row + bit] = (builder.shuffle_vector(*pair, mask) for mask in masks)
-        for row, words in enumerate(held):
-            builder.store(
-                words, _address(builder, target, builder.mul(stride, ir.Constant(INT64, row)), WORDS), align=4
-            )
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 4), generate
-
-
-@intrinsic
-def zip_halves(typing, lower, upper, out):
-    """PANEL words at `out` from PANEL lower and PANEL upper halves; all are addresses."""
-
-    def generate(context: Any, builder: Builder, _signature: Any, arguments: Any) -> Any:
-        halves, words = ir.VectorType(ir.IntType(16), PANEL), ir.VectorType(INT32, PANEL)
-        low, high = (
-            builder.zext(builder.load(builder.inttoptr(base, halves.as_pointer()), align=2), words)
-            for base in arguments[:2]
-        )
-        joined = builder.or_(low, builder.shl(high, ir.Constant(words, [16] * PANEL)))
-        builder.store(joined, builder.inttoptr(arguments[2], words.as_pointer()), align=4)
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 3), generate
-
-
-@intrinsic
-def bf16_of(typing, number):
-    """The 16 bits of an fp32 number rounded to bfloat16, half to even: an instruction, where HAS_BF16_512."""
-
-    def generate(_context: Any, builder: Builder, _signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(builder.fptrunc(arguments[0], BFloatType()), ir.IntType(16))
-
-    return types.uint16(types.float32), generate
-
-
 INT8 = Kind(WORDS, INT32, _int8_step, _finish_int8)
 FP32 = Kind(FLOATS, FLOAT, add_products, _finish_fp32)
 BF16 = Kind(FLOATS, INT32, add_pairs, _finish_bf16)

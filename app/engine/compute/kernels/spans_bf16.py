@@ -9,17 +9,9 @@ from numba import njit, prange, types
 from numba.extending import overload
 
 from app.engine.compute.kernels import scalar
+from app.engine.compute.kernels.halves import HALF_BYTES, bf16_of, lay, pack_keys, pack_values
 from app.engine.compute.kernels.linear import PARALLEL, SERIAL
-from app.engine.compute.kernels.microkernel import (
-    LANES,
-    PANEL,
-    ROWS_MAX,
-    bf16_of,
-    multiply_bf16,
-    transpose_words,
-    zip_halves,
-)
-from app.engine.compute.kernels.spans import store_head
+from app.engine.compute.kernels.microkernel import PANEL, ROWS_MAX, multiply_bf16
 from app.engine.compute.kernels.sums import ORDERED, total
 from app.engine.compute.kernels.tasks import take
 
@@ -33,58 +25,6 @@ def words(count):
     held = np.empty(count + ALIGNED, np.int32)
     first = (-held.ctypes.data % 64) // 4
     return held[first : first + count], held
-
-
-@njit(**SERIAL)
-def narrow(numbers, first, count, out):
-    """`count` of the flat array `numbers` from the place `first` on, fp32 or bfloat16, as bfloat16's bits."""
-    source = numbers[first : first + count]  # an index that might be negative would keep the loop from the vector units
-    for place in range(count):
-        out[place] = bf16_of(scalar.number(source[place]))
-
-
-@njit(**SERIAL)
-def pack_keys(keys, first, stride, positions, width, panels):
-    """Keys, `stride` numbers apart in `keys` from the place `first` on → panels (positions / PANEL, width / 2, PANEL).
-
-    A word holds two following numbers of one key; columns without a position are 0.
-    """
-    filled = (positions + PANEL - 1) // PANEL * PANEL
-    rows = np.empty((filled, width), np.uint16)
-    for position in range(positions):
-        narrow(keys, first + position * stride, width, rows[position])
-    rows[positions:] = HALF
-    for position in range(0, filled, LANES):
-        target = position // PANEL * width // 2 * PANEL + position % PANEL
-        for pair in range(0, width // 2, LANES):
-            transpose_words(
-                rows.ctypes.data + (position * width + pair * 2) * 2, width * 2,
-                panels.ctypes.data + (target + pair * PANEL) * 4, PANEL * 4,
-            )  # fmt: skip
-    scalar.keep(rows)
-
-
-@njit(**SERIAL)
-def pack_values(values, first, stride, positions, width, panels):
-    """Values, laid out as the keys → panels (width / PANEL, positions / 2, PANEL).
-
-    A word holds the numbers of two following positions; the last one's partner is 0 when they are odd.
-    """
-    even, odd = np.empty(width, np.uint16), np.zeros(width, np.uint16)
-    steps = (positions + 1) // 2
-    for step in range(steps):
-        narrow(values, first + 2 * step * stride, width, even)
-        if 2 * step + 1 < positions:
-            narrow(values, first + (2 * step + 1) * stride, width, odd)
-        else:
-            odd[:] = 0
-        for part in range(width // PANEL):
-            target = (part * steps + step) * PANEL
-            zip_halves(
-                even.ctypes.data + part * PANEL * 2, odd.ctypes.data + part * PANEL * 2, panels.ctypes.data + target * 4
-            )
-    scalar.keep(even)
-    scalar.keep(odd)
 
 
 @njit(**ORDERED)
@@ -111,14 +51,14 @@ def _lefts(queries, row, column, taken, width, room):
     if isinstance(queries.dtype, types.Float):
 
         def rounded(queries, row, column, taken, width, room):
-            for place in range(taken):
-                narrow(queries[row + place], column, width, room[place])
-            return room.ctypes.data, width * 2
+            apart = queries.shape[1]
+            lay(queries.reshape(-1), row * apart + column, apart, taken, width, room, 0, width)
+            return room.ctypes.data, width * HALF_BYTES
 
         return rounded
     return lambda queries, row, column, taken, width, room: (
-        queries.ctypes.data + (row * queries.shape[1] + column) * 2,
-        queries.shape[1] * 2,
+        queries.ctypes.data + (row * queries.shape[1] + column) * HALF_BYTES,
+        queries.shape[1] * HALF_BYTES,
     )
 
 
@@ -138,7 +78,7 @@ def attend_head(queries, at, count, visible, is_causal, keys, values, held, scal
     packed_values, of_values = words(steps * width)
     pack_keys(keys, first_key, stride, positions, width, packed_keys)
     pack_values(values, first_value, stride, positions, width, packed_values)
-    left = np.zeros((ROWS_MAX, width), np.uint16)
+    left = np.zeros(ROWS_MAX * width, np.uint16)
     scores = np.empty((ROWS_MAX, panels * PANEL), np.float32)
     weights, factors = np.zeros((ROWS_MAX, 2 * steps), np.uint16), np.ones(ROWS_MAX, np.float32)
     found, ones = np.empty((ROWS_MAX, width), np.float32), np.ones(ROWS_MAX, np.float32)
@@ -174,14 +114,14 @@ def attend_head(queries, at, count, visible, is_causal, keys, values, held, scal
                 last = out[out_row + row + place, out_column : out_column + width]
                 for column in range(width):
                     last[column] = found[place, column]
-    for array in (of_keys, of_values):
-        scalar.keep(array)
-    for array in (scores, found):
-        scalar.keep(array)
-    for array in (left, weights):
-        scalar.keep(array)
-    for array in (factors, ones):
-        scalar.keep(array)
+    scalar.keep(left)
+    scalar.keep(weights)
+    for room in (of_keys, of_values):
+        scalar.keep(room)
+    for matrix in (scores, found):
+        scalar.keep(matrix)
+    for column in (factors, ones):
+        scalar.keep(column)
 
 
 @njit(**SERIAL)
@@ -216,6 +156,17 @@ def attend_rows(qkv, starts, lengths, heads, scale, threads, out):
             )  # fmt: skip
             task = take(counter.ctypes.data)
     scalar.keep(counter)
+
+
+@njit(**SERIAL)
+def store_head(qkv, span, head, keys, values):
+    """spans.store_head, rounded by the processor."""
+    first, slot, start, count = span[0], span[1], span[2], span[3]
+    positions, heads, width = keys.shape[1], keys.shape[2], keys.shape[3]
+    source, to, apart = qkv.reshape(-1), ((slot * positions + start) * heads + head) * width, heads * width
+    key = first * 3 * apart + apart + head * width
+    lay(source, key, 3 * apart, count, width, keys.reshape(-1), to, apart)
+    lay(source, key + apart, 3 * apart, count, width, values.reshape(-1), to, apart)
 
 
 @njit(**SERIAL)
