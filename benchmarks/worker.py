@@ -14,9 +14,12 @@ from typing import Any, TextIO
 
 from benchmarks.checkpoints import checkpoint
 from benchmarks.measure import Sample, sample_of
-from benchmarks.runners.runner import NotHosted, Runner, check_counts, make_runner
+from benchmarks.runners.runner import NotHosted, Runner, Trace, check_counts, make_runner
 from benchmarks.runners.served import family, resident_bytes
 from benchmarks.workloads import Work, make_work
+
+ROUND_S = 2.0
+"""A round repeats a work that is done sooner: what else the machine does for a moment is then a small part of it."""
 
 
 def private_output() -> TextIO:
@@ -26,12 +29,21 @@ def private_output() -> TextIO:
     return answers
 
 
-def round_of(runner: Runner, work: Work) -> Sample:
-    """One timed run, its counts checked."""
-    began_s = time.perf_counter()
-    trace = runner.run(work)
-    seconds = time.perf_counter() - began_s
-    check_counts(work, trace)
+def timed(runner: Runner, work: Work, *, least_s: float) -> tuple[Trace, float]:
+    """Run it until `least_s` have passed, at least once; the last trace, and the seconds of a run."""
+    began_s, runs, spent_s = time.perf_counter(), 0, 0.0
+    trace = Trace(())
+    while not runs or spent_s < least_s:
+        trace = runner.run(work)
+        check_counts(work, trace)
+        runs += 1
+        spent_s = time.perf_counter() - began_s
+    return trace, spent_s / runs
+
+
+def round_of(runner: Runner, work: Work, *, least_s: float) -> Sample:
+    """One timed round, its counts checked."""
+    trace, seconds = timed(runner, work, least_s=least_s)
     first_s = None
     if work.has_first:
         began_s = time.perf_counter()
@@ -48,7 +60,8 @@ def answer(runner: Runner, asked: dict[str, Any]) -> dict[str, Any]:
         if asked["is_warm_up"]:
             check_counts(work.warm_up(), runner.run(work.warm_up()))
             return {"warm": True}
-        return {"sample": dataclasses.asdict(round_of(runner, work))}
+        least_s = ROUND_S if asked["scale"] == "full" else 0.0
+        return {"sample": dataclasses.asdict(round_of(runner, work, least_s=least_s))}
     except NotHosted as why:
         return {"not_hosted": str(why)}
     except Exception as fault:  # a peer's failure is a cell in the table, not the end of the run

@@ -1,8 +1,12 @@
+import time
+from pathlib import Path
+
 import pytest
 
 from benchmarks.breakdown import BETWEEN, PRODUCTS, by_kind, kind_of, kind_of_kernel
 from benchmarks.measure import paired, percentile, sample_of, spread
 from benchmarks.runners.runner import Trace, split_name
+from benchmarks.worker import timed
 from benchmarks.workloads import Ask, Work
 
 
@@ -31,6 +35,37 @@ def test_medians_ranges_and_percentiles() -> None:
     assert percentile([4.0, 0.0, 2.0, 1.0, 3.0], 0.5) == 2.0
     assert percentile([0.0, 10.0], 0.95) == pytest.approx(9.5)
     assert percentile([7.0], 0.95) == 7.0
+
+
+class Slow:
+    """Takes 10 ms for each run, and one run gives a token too few."""
+
+    def __init__(self, *, short_at: int = 0) -> None:
+        self.runs = 0
+        self._short_at = short_at
+
+    def load(self, folder: Path, *, model: str) -> str:
+        return f"{model} from {folder}"
+
+    def run(self, work: Work) -> Trace:
+        self.runs += 1
+        time.sleep(0.01)
+        return Trace((3, 1 if self.runs == self._short_at else 2))
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_short_work_is_repeated_and_each_run_counts_and_is_checked() -> None:
+    runner = Slow()
+    trace, seconds = timed(runner, small_work(), least_s=0.05)
+    assert 2 <= runner.runs <= 5 and trace.output_tokens == (3, 2)
+    assert seconds * runner.runs >= 0.05
+    once = Slow()
+    timed(once, small_work(), least_s=0.0)
+    assert once.runs == 1
+    with pytest.raises(AssertionError, match="received 1 tokens"):
+        timed(Slow(short_at=2), small_work(), least_s=0.05)
 
 
 def test_ratios_are_taken_round_by_round() -> None:
