@@ -11,13 +11,14 @@ Array = np.ndarray[Any, Any]
 
 
 class Packed(NamedTuple):
-    """Of each layer four linear layers and two norms."""
+    """Of each layer some linear layers and some norms."""
 
     weights: Array
-    """(layers, 4, 6): see kernels.encoder.apply."""
+    """(layers, linear layers, 6): see kernels.encoder.apply."""
     norms: Array
-    """(layers, 4, width): weight and bias of the first norm, and of the second."""
-    epsilons: tuple[np.float32, np.float32]
+    """(layers, 2 * norms, width): weight and bias of the first norm, then of the second …"""
+    epsilons: tuple[np.float32, ...]
+    """Of each of a layer's norms."""
 
 
 def packed(
@@ -25,10 +26,9 @@ def packed(
 ) -> Packed | None:
     """The layers' arrays; None where not all are the kernels' and of this kind. No tensor may move any more."""
     whole = [[each for each in layer if isinstance(each, kind) and each.is_packed] for layer in linears]
-    pairs = [[each for each in layer if isinstance(each, KernelNorm)] for layer in norms]
-    if {4} != {len(layer) for layer in whole} or {2} != {len(pair) for pair in pairs}:
+    plain = [[each for each in layer if isinstance(each, KernelNorm)] for layer in norms]
+    if any(len(some) < len(layer) for some, layer in zip([*whole, *plain], [*linears, *norms], strict=True)):
         return None
     weights = np.array([[(*each.addresses, each.is_mixed) for each in layer] for layer in whole], np.int64)
-    arrays = np.array([[*first.arrays, *last.arrays] for first, last in pairs])
-    first, last = pairs[0]
-    return Packed(weights, arrays, (np.float32(first.epsilon), np.float32(last.epsilon)))
+    arrays = np.array([[array for norm in layer for array in norm.arrays] for layer in plain])
+    return Packed(weights, arrays, tuple(np.float32(norm.epsilon) for norm in plain[0]))

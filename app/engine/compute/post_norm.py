@@ -39,9 +39,10 @@ class Layers:
         counts = np.array(lengths, np.int64)
         is_narrow = self.narrow is torch.bfloat16 and HAS_BF16_512
         room = (3 * self.heads, len(x), x.shape[1] // self.heads)
-        x = x.contiguous()
+        x, (first, last) = x.contiguous(), found.epsilons
         encoder.encode(
-            x.numpy(), counts.cumsum() - counts, counts, *found, self.blocks[0].tail.act.number,
+            x.numpy(), counts.cumsum() - counts, counts, found.weights, found.norms, (first, last),
+            self.blocks[0].tail.act.number,
             np.float32(self.scale), np.empty(room, np.uint16 if is_narrow else np.float32), threads(),
         )  # fmt: skip
         return x

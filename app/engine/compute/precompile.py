@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import torch
 
-from app.engine.compute import pre_norm
+from app.engine.compute import cross, pre_norm
 from app.engine.compute.activations import GELU
 from app.engine.compute.attention import attend_cached, attend_packed
 from app.engine.compute.beams import best_tokens
@@ -64,6 +64,21 @@ def step(precision: Precision) -> None:
         layers(torch.ones(span.count, width), StepTokens([span], CPU), cache)
 
 
+def translation(precision: Precision) -> None:
+    """A token of a row through the layers of a decoder that reads a source."""
+    width = WIDTH
+    norm = make_norm(torch.ones(width), torch.ones(width), 1e-5, precision=precision)
+    qkv, layer = (make_linear(torch.ones(outputs, width), None, precision=precision) for outputs in (3 * width, width))
+    tail = Tail(out=layer, norm_read=norm, up=layer, act=GELU, down=layer, norm=norm)
+    narrow = torch.float32 if precision is Precision.FP32 else torch.bfloat16
+    own, source = (
+        SlotCache(layers=1, slots=1, heads=1, positions=2, head_dim=width, dtype=narrow, device=CPU) for _ in range(2)
+    )
+    layers = cross.Layers([cross.Block(qkv, tail, layer, layer, layer, norm)], heads=1, scale=1.0)
+    tokens = StepTokens([Span(0, 0, 1)], CPU)
+    layers(torch.ones(1, width), tokens, own, source, tokens)
+
+
 def draws() -> None:
     """A greedy and a sampled token, and the best of a hypothesis."""
     best_tokens(torch.zeros(1, 8), (), 2)
@@ -79,6 +94,10 @@ def main() -> None:
         work.append((f"attention, {str(dtype).removeprefix('torch.')}", lambda dtype=dtype: attention(dtype)))
     work += [
         (f"a decoder's step in {kind.value}", lambda kind=kind: step(kind)) for kind in (Precision.FP32, Precision.INT8)
+    ]
+    work += [
+        (f"a translation's step in {kind.value}", lambda kind=kind: translation(kind))
+        for kind in (Precision.FP32, Precision.INT8)
     ]
     work.append(("draws", draws))
     for place, (name, compile_it) in enumerate(work, 1):

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from app.engine.compute.activations import ACTIVATIONS
 from app.engine.compute.cache import SlotCache, Span, StepTokens
-from app.engine.compute.kernels import HAS_FMA_512, HAS_VNNI_512, attention, decoder, encoder, set_threads, threads
+from app.engine.compute.kernels import (
+    HAS_FMA_512,
+    HAS_VNNI_512,
+    attention,
+    decoder,
+    encoder,
+    set_threads,
+    stages,
+    threads,
+)
 from app.engine.compute.layers import Fp32Linear, Int8Linear, KernelNorm
 from app.engine.compute.pre_norm import Block, Layers
 
@@ -158,13 +167,13 @@ def test_what_a_thread_took_and_left_is_done_by_another_and_may_come_late(kind: 
     for stage, count in enumerate(counts):
         counters, marks = np.zeros((2, encoder.COUNTER_WORDS), np.int64), np.zeros(count, np.int64)
         counters[0, 0] = (stage + 1) % (count + 1)  # so many were taken by threads that are not heard of again
-        decoder.finish_stage(stage, counters, marks, 300, *work)
+        stages.finish_stage(stage, counters, marks, 300, *work)
         assert marks.all()
         assert counters[1, 0] == count
     np.testing.assert_array_equal(out, expected.numpy())
     held = [array.copy() for array in (out, *cache.whole)]
     for stage, task in [(stage, task) for stage, count in enumerate(counts) for task in range(count)]:
-        decoder.run_task(stage, task, *work)
+        decoder.run(stage, task, *work)
     for before, after in zip(held, (out, *cache.whole), strict=True):
         np.testing.assert_array_equal(before, after)
 
@@ -178,7 +187,7 @@ def test_threads_that_wait_for_nobody_do_the_same_at_the_same_time(kind: Kind) -
 
     def run(counters: list[Any], marks: list[Any]) -> None:
         for stage in range(len(counts)):
-            decoder.finish_stage(stage, counters[stage], marks[stage], 0, *work)
+            stages.finish_stage(stage, counters[stage], marks[stage], 0, *work)
 
     with ThreadPoolExecutor(3) as pool:
         for _ in range(2000):

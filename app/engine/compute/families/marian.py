@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
+from app.engine.compute import cross
 from app.engine.compute.activations import Activation, activation
-from app.engine.compute.attention import attend_cached, attend_slots, positions_of, store
+from app.engine.compute.attention import positions_of, store
 from app.engine.compute.cache import SlotCache, StepTokens
-from app.engine.compute.layers import Linear, Norm, Tail
+from app.engine.compute.layers import Tail
 from app.engine.compute.post_norm import Block, Layers
 from app.engine.compute.weights import Weights
 
@@ -41,17 +42,17 @@ def read_block(weights: Weights, name: str, width: int, inner: int, act: Activat
     return Block(qkv, tail)
 
 
-class DecoderBlock:
+def read_decoder_block(weights: Weights, name: str, width: int, inner: int, act: Activation) -> cross.Block:
     """One decoder layer's weights: a block, and what attends to the source after its attention."""
-
-    def __init__(self, weights: Weights, name: str, width: int, inner: int, act: Activation) -> None:
-        own = read_block(weights, name, width, inner, act)
-        self.qkv, self.tail = own.qkv, own.tail
-        cross = f"{name}.encoder_attn"
-        self.cross_query: Linear = weights.linear(f"{cross}.q_proj", width, width)
-        self.cross_kv: Linear = weights.linear((f"{cross}.k_proj", f"{cross}.v_proj"), width, width)
-        self.cross_out: Linear = weights.linear(f"{cross}.out_proj", width, width)
-        self.norm_cross: Norm = weights.norm(f"{name}.encoder_attn_layer_norm", width, EPSILON)
+    own, of_source = read_block(weights, name, width, inner, act), f"{name}.encoder_attn"
+    return cross.Block(
+        qkv=own.qkv,
+        tail=own.tail,
+        query=weights.linear(f"{of_source}.q_proj", width, width),
+        source=weights.linear((f"{of_source}.k_proj", f"{of_source}.v_proj"), width, width),
+        out=weights.linear(f"{of_source}.out_proj", width, width),
+        norm=weights.norm(f"{name}.encoder_attn_layer_norm", width, EPSILON),
+    )
 
 
 class Marian:
@@ -76,15 +77,16 @@ class Marian:
         ]
         scale = (self.width // self.encoder_heads) ** -0.5
         self.encoder = Layers(blocks, heads=self.encoder_heads, scale=scale, narrow=self.narrow)
-        self.decoder = [
-            DecoderBlock(weights, f"decoder.layers.{layer}", self.width, config["decoder_ffn_dim"], act)
+        own = [
+            read_decoder_block(weights, f"decoder.layers.{layer}", self.width, config["decoder_ffn_dim"], act)
             for layer in range(config["decoder_layers"])
         ]
+        self.decoder = cross.Layers(own, heads=self.decoder_heads, scale=(self.width // self.decoder_heads) ** -0.5)
 
     def new_cache(self, slots: int) -> SlotCache:
         """Room for `slots` rows of `positions_max` tokens each; the source's keys and values take a second one."""
         return SlotCache(
-            layers=len(self.decoder), slots=slots, heads=self.decoder_heads, positions=self.positions_max,
+            layers=len(self.decoder.blocks), slots=slots, heads=self.decoder_heads, positions=self.positions_max,
             head_dim=self.width // self.decoder_heads, dtype=self.narrow, device=self.device,
         )  # fmt: skip
 
@@ -96,8 +98,8 @@ class Marian:
 
     def remember(self, memory: torch.Tensor, tokens: StepTokens, source: SlotCache) -> None:
         """Write the cross-attention keys and values of packed memory (tokens, width) into their slots."""
-        for layer, block in enumerate(self.decoder):
-            store(block.cross_kv(memory), 0, tokens, source, layer)
+        for layer, block in enumerate(self.decoder.blocks):
+            store(block.source(memory), 0, tokens, source, layer)
 
     def forward(
         self, ids: torch.Tensor, tokens: StepTokens, cache: SlotCache, source: SlotCache, sources: StepTokens
@@ -107,15 +109,7 @@ class Marian:
         sources: for each token the last position of its source in `source`.
         """
         x = self.tokens.rows(ids) * self.embedding_scale + self.places[tokens.positions]
-        scale = (self.width // self.decoder_heads) ** -0.5
-        for layer, block in enumerate(self.decoder):
-            read = attend_cached(block.qkv(x), tokens, cache, layer, self.decoder_heads, scale)
-            x = block.tail.add_read(read, x)
-            read = torch.empty_like(x)
-            attend_slots(block.cross_query(x), sources, source, layer, scale, read)
-            x = block.norm_cross.over(block.cross_out, read, x)
-            x = block.tail.widen(x)
-        return x
+        return self.decoder(x, tokens, cache, source, sources)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Hidden states (rows, width) → scores (rows, vocabulary) in fp32."""

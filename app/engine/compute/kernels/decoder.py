@@ -1,30 +1,31 @@
-"""All layers of a decoder's step in which each row feeds one token, in stages that nobody holds up.
-
-A stage is cut into tasks, which threads take as they come; it is over when all are done. A thread that lost its core
-keeps the task that it had: who has waited for it a while does that task again. Both write the same bits, to places that
-no later stage writes to, so that it does not matter how late the other one comes back. The steps are those of
-linear.py, rows.py and attention.py: a row gets the same bits as from them.
-"""
+"""All layers of a decoder's step in which each row feeds one token, in the stages of stages.py: GPT-2's."""
 
 import numpy as np
 from numba import njit, prange
+from numba.extending import overload
 
-from app.engine.compute.kernels.attention import ROW, START, STOP, attend_part, begins_of, cut, merge, store_row
+from app.engine.compute.kernels.attention import begins_of, cut
 from app.engine.compute.kernels.encoder import COUNTER_WORDS, DOWN, OUT, QKV, UP
-from app.engine.compute.kernels.linear import PARALLEL, SERIAL, pass_tile, quantise_row, shape_of
-from app.engine.compute.kernels.microkernel import PANEL
-from app.engine.compute.kernels.rows import normalise_row
-from app.engine.compute.kernels.tasks import count_done, done, mark, pause, take
+from app.engine.compute.kernels.linear import PARALLEL, SERIAL
+from app.engine.compute.kernels.stages import (
+    PATIENCE_FP32,
+    PATIENCE_INT8,
+    attend_some,
+    finish_stage,
+    merge_some,
+    multiply_some,
+    norm_some,
+    product_tasks,
+    quantise_some,
+    row_tasks,
+    run_task,
+)
 
 ATTEND = 2
 """A layer's third stage. The others are two for each linear layer: what it reads, then its product; what OUT reads is
 what attention's parts come to."""
 STAGES = 9
 """Of a layer; the last norm is one more."""
-ROWS_OF_TASK = 4
-"""Rows that one task norms and quantises."""
-PATIENCE_INT8, PATIENCE_FP32 = 300, 1200
-"""How often a thread looks before it does what another has in hand: about 8 and 30 us, as long as a task takes."""
 
 
 @njit(**SERIAL)
@@ -44,45 +45,9 @@ def tasks_of(stage, rows, parts, weights, is_int8):
     number, is_product = linear_of(stage)
     if layer < weights.shape[0] and is_product:
         inputs = weights[layer, UP, 4] if number == DOWN else weights[layer, OUT, 4]
-        row_bytes = inputs if is_int8 else inputs * 4
-        return shape_of(rows, row_bytes, (weights[layer, number, 4] + PANEL - 1) // PANEL)[1]
+        return product_tasks(rows, inputs, weights[layer, number], is_int8)
     has_work = layer == weights.shape[0] or is_int8 or number != DOWN
-    return (rows + ROWS_OF_TASK - 1) // ROWS_OF_TASK if has_work else 0
-
-
-@njit(**SERIAL)
-def norm_some(task, x, weight, bias, epsilon, out):
-    """One task: the norm of some rows of x (rows, width)."""
-    for row in range(task * ROWS_OF_TASK, min(x.shape[0], (task + 1) * ROWS_OF_TASK)):
-        normalise_row(x[row], weight, bias, epsilon, out[row])
-
-
-@njit(**SERIAL)
-def quantise_some(task, x, quantised, scales, zeros):
-    """One task: some rows of x (rows, inputs) in 8 bits."""
-    for row in range(task * ROWS_OF_TASK, min(x.shape[0], (task + 1) * ROWS_OF_TASK)):
-        scales[row], zeros[row] = quantise_row(x[row], quantised[row])
-
-
-@njit(**SERIAL)
-def attend_some(part, qkv, places, keys, values, scale, sums, found):
-    """One task: a part of a row's positions; the new keys and values are stored first where it is the last one."""
-    slots, positions, parts, begins = places
-    row = parts[part, ROW]
-    slot, position, width = slots[row], positions[row], keys.shape[2] * keys.shape[3]
-    if part + 1 == begins[row + 1]:
-        store_row(qkv[row], width, keys[slot, position].reshape(-1), values[slot, position].reshape(-1))
-    attend_part(
-        qkv[row], keys[slot], values[slot], parts[part, START], parts[part, STOP], scale, sums[part], found[part]
-    )
-
-
-@njit(**SERIAL)
-def merge_some(task, begins, keys, sums, found, scale, out):
-    """One task: of some rows, what was found for their parts."""
-    for row in range(task * ROWS_OF_TASK, min(out.shape[0], (task + 1) * ROWS_OF_TASK)):
-        begin, end = begins[row], begins[row + 1]
-        merge(keys, sums[begin:end], found[begin:end], scale, out[row])
+    return row_tasks(rows) if has_work else 0
 
 
 @njit(**SERIAL)
@@ -108,17 +73,14 @@ def run_linear(task, layer, number, is_product, model, room):
         if is_int8:
             quantise_some(task, reads, quantised, scales, zero)
         return
-    linear = weights[layer, number]
-    row_bytes, left = reads.shape[1] * 4, reads.ctypes.data
-    if is_int8:
-        row_bytes, left = quantised.shape[1], quantised.ctypes.data
-    shape, _ = shape_of(reads.shape[0], row_bytes, (linear[4] + PANEL - 1) // PANEL)
-    addresses, of_left = (linear[0], linear[1], linear[2], linear[3]), (scales.ctypes.data, zero.ctypes.data)
-    pass_tile(is_int8, task, shape, left, of_left, addresses, activation if number == UP else 0, added, result)
+    multiply_some(
+        is_int8, task, weights[layer, number], reads, quantised, (scales, zero), activation if number == UP else 0,
+        added, result,
+    )  # fmt: skip
 
 
 @njit(**SERIAL)
-def run_task(stage, task, model, places, cache, room):
+def run(stage, task, model, places, cache, room):
     """One task of any stage: see step, whose arguments these are, and whose room for what its stages write."""
     weights, norms, epsilon, _, scales, _ = model
     start, out, qkv, read, after, sums, found = room[0], room[1], room[2], room[3], room[6], room[12], room[13]
@@ -136,27 +98,11 @@ def run_task(stage, task, model, places, cache, room):
         run_linear(task, layer, number, is_product, model, room)
 
 
-@njit(**SERIAL)
-def finish_stage(stage, counters, marks, patience, model, places, cache, room):
-    """Take the stage's tasks, look `patience` times for the others' and then do them: return when all are done."""
-    taken, finished, tasks = counters[0].ctypes.data, counters[1].ctypes.data, marks.size
-    task = take(taken)
-    while task < tasks:
-        run_task(stage, task, model, places, cache, room)
-        if mark(marks[task:].ctypes.data) == 0:
-            count_done(finished)
-        task = take(taken)
-    looks = 0
-    while done(finished) < tasks and looks < patience:
-        pause()
-        looks += 1
-    if done(finished) >= tasks:
-        return
-    for other in range(tasks):
-        if done(marks[other:].ctypes.data) == 0:
-            run_task(stage, other, model, places, cache, room)
-            if mark(marks[other:].ctypes.data) == 0:
-                count_done(finished)
+@overload(run_task)
+def _run_task(stage, task, model, places, cache, room):
+    if len(cache) == 2:
+        return lambda stage, task, model, places, cache, room: run(stage, task, model, places, cache, room)
+    return None
 
 
 @njit(**PARALLEL)

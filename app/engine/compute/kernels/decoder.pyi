@@ -11,17 +11,7 @@ Room = tuple[Array, ...]
 STAGES: int
 
 def tasks_of(stage: int, rows: int, parts: int, weights: Array, is_int8: bool) -> int: ...
-def run_task(stage: int, task: int, model: Model, places: Places, cache: Cache, room: Room) -> None: ...
-def finish_stage(
-    stage: int,
-    counters: Array,
-    marks: Array,
-    patience: int,
-    model: Model,
-    places: Places,
-    cache: Cache,
-    room: Room,
-) -> None: ...
+def run(stage: int, task: int, model: Model, places: Places, cache: Cache, room: Room) -> None: ...
 def step(
     start: Array,
     slots: Array,
