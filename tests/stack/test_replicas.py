@@ -22,6 +22,7 @@ from tests.stack.clients import Crowd, crowd_at
 pytestmark = pytest.mark.timeout(180)
 CUSTOMERS = [16, pytest.param(64, marks=pytest.mark.stack)]
 AFTER_S = 1.0
+RELOADS = 3
 """How long customers go on once all is as it was."""
 
 
@@ -129,14 +130,14 @@ async def test_both_replicas_are_restarted_in_turn_and_no_request_fails(stack: S
 @pytest.mark.parametrize("count", CUSTOMERS)
 async def test_nginx_is_reloaded_and_no_answer_that_had_begun_is_cut(stack: Stack, count: int) -> None:
     """Before 1.27.4 an old worker closes its idle connections at once, and with them requests that are on their way;
-    customers' clients repeat those. From then on none is lost."""
+    customers' clients repeat those, one customer in four at most meets it here. From then on none is lost."""
     async with customers(stack, count) as (crowd, _):
-        for _ in range(3):
+        for _ in range(RELOADS):
             stack.reload_nginx()
             await asyncio.sleep(0.3)
     assert all(call.status is None and call.request_id is None for call in crowd.failed), crowd.told()
     is_waiting = is_waiting_on_reload(program_path("nginx", "nginx"))
-    assert len(crowd.failed) <= (0 if is_waiting else max(2, len(crowd.calls) // 50)), crowd.told()
+    assert len(crowd.failed) <= (0 if is_waiting else RELOADS * count // 4), crowd.told()
 
 
 @pytest.mark.parametrize("count", CUSTOMERS)
