@@ -1,6 +1,5 @@
 """A decoder's step in one kernel: its parts to the bit, whatever its threads do to each other."""
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -16,13 +15,12 @@ from app.engine.compute.kernels import (
     HAS_VNNI_512,
     attention,
     decoder,
-    encoder,
     set_threads,
-    stages,
     threads,
 )
 from app.engine.compute.layers import Fp32Linear, Int8Linear, KernelNorm
 from app.engine.compute.pre_norm import Block, Layers
+from tests.engine.compute.late import check_at_once, check_left_and_late
 
 CASES = settings(max_examples=25, deadline=None)
 CPU = torch.device("cpu")
@@ -164,18 +162,7 @@ def test_what_a_thread_took_and_left_is_done_by_another_and_may_come_late(kind: 
     assert cache.whole is not None
     expected = layers.through(x, tokens, drawn_cache(kind))
     out, work, counts = drawn_work(layers, tokens, x, cache, kind)
-    for stage, count in enumerate(counts):
-        counters, marks = np.zeros((2, encoder.COUNTER_WORDS), np.int64), np.zeros(count, np.int64)
-        counters[0, 0] = (stage + 1) % (count + 1)  # so many were taken by threads that are not heard of again
-        stages.finish_stage(stage, counters, marks, 300, *work)
-        assert marks.all()
-        assert counters[1, 0] == count
-    np.testing.assert_array_equal(out, expected.numpy())
-    held = [array.copy() for array in (out, *cache.whole)]
-    for stage, task in [(stage, task) for stage, count in enumerate(counts) for task in range(count)]:
-        decoder.run(stage, task, *work)
-    for before, after in zip(held, (out, *cache.whole), strict=True):
-        np.testing.assert_array_equal(before, after)
+    check_left_and_late(work, counts, out, expected.numpy(), decoder.run)
 
 
 @both_kinds
@@ -184,20 +171,7 @@ def test_threads_that_wait_for_nobody_do_the_same_at_the_same_time(kind: Kind) -
     tokens, x = StepTokens([Span(row, 33 * row, 1) for row in range(rows)], CPU), drawn(rows, WIDTH)
     expected = layers.through(x, tokens, drawn_cache(kind)).numpy()
     out, work, counts = drawn_work(layers, tokens, x, cache, kind)
-
-    def run(counters: list[Any], marks: list[Any]) -> None:
-        for stage in range(len(counts)):
-            stages.finish_stage(stage, counters[stage], marks[stage], 0, *work)
-
-    with ThreadPoolExecutor(3) as pool:
-        for _ in range(2000):
-            shared = (
-                [np.zeros((2, encoder.COUNTER_WORDS), np.int64) for _ in counts],
-                [np.zeros(count, np.int64) for count in counts],
-            )
-            for done in [pool.submit(run, *shared) for _ in range(3)]:
-                done.result()
-            np.testing.assert_array_equal(out, expected)
+    check_at_once(work, counts, out, expected, rounds=2000)
 
 
 @both_kinds

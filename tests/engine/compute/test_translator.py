@@ -1,6 +1,5 @@
 """A step of a decoder that reads a source, in one kernel: its parts to the bit, whatever its threads do."""
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,9 @@ from hypothesis import strategies as st
 from app.engine.compute import cross
 from app.engine.compute.activations import ACTIVATIONS
 from app.engine.compute.cache import SlotCache, Span, StepTokens
-from app.engine.compute.kernels import attention, encoder, set_threads, stages, threads, translator
+from app.engine.compute.kernels import attention, set_threads, threads, translator
 from app.engine.compute.layers import Int8Linear, Tail
+from tests.engine.compute.late import check_at_once, check_left_and_late
 from tests.engine.compute.test_decoder import (
     CASES,
     CPU,
@@ -132,38 +132,14 @@ def drawn_work(
 def test_what_a_thread_took_and_left_is_done_by_another_and_may_come_late(kind: Kind, rows: int) -> None:
     layers = drawn_layers(kind)  # the kernel has addresses only
     out, expected, work, counts = drawn_work(layers, kind, rows)
-    for stage, count in enumerate(counts):
-        counters, marks = np.zeros((2, encoder.COUNTER_WORDS), np.int64), np.zeros(count, np.int64)
-        counters[0, 0] = (stage + 1) % (count + 1)  # so many were taken by threads that are not heard of again
-        stages.finish_stage(stage, counters, marks, 300, *work)
-        assert marks.all()
-        assert counters[1, 0] == count
-    np.testing.assert_array_equal(out, expected)
-    held = [array.copy() for array in (out, *work[2])]
-    for stage, task in [(stage, task) for stage, count in enumerate(counts) for task in range(count)]:
-        translator.run(stage, task, *work)
-    for before, after in zip(held, (out, *work[2]), strict=True):
-        np.testing.assert_array_equal(before, after)
+    check_left_and_late(work, counts, out, expected, translator.run)
 
 
 @both_kinds
 def test_threads_that_wait_for_nobody_do_the_same_at_the_same_time(kind: Kind) -> None:
     layers = drawn_layers(kind)  # the kernel has addresses only
     out, expected, work, counts = drawn_work(layers, kind, 9)
-
-    def run(counters: list[Any], marks: list[Any]) -> None:
-        for stage in range(len(counts)):
-            stages.finish_stage(stage, counters[stage], marks[stage], 0, *work)
-
-    with ThreadPoolExecutor(3) as pool:
-        for _ in range(1000):
-            shared = (
-                [np.zeros((2, encoder.COUNTER_WORDS), np.int64) for _ in counts],
-                [np.zeros(count, np.int64) for count in counts],
-            )
-            for done in [pool.submit(run, *shared) for _ in range(3)]:
-                done.result()
-            np.testing.assert_array_equal(out, expected)
+    check_at_once(work, counts, out, expected, rounds=1000)
 
 
 @both_kinds
