@@ -132,22 +132,20 @@ def multiply(task, layer, number, reads, quantised, of_rows, model, room):
 def run_linear(task, layer, number, is_product, model, room):
     """One task of a linear layer: of what it reads, normed or in 8 bits or both, or of the product."""
     _, _, _, _, _, is_int8 = model
-    reads = room.normed[layer - 1, AFTER_ALL] if layer else room.start
+    of_layer, which = norm_of(layer, number)
+    has_norm = number in (QKV, CROSS_QUERY, UP) and of_layer >= 0
+    reads = room.normed[of_layer, which] if has_norm else room.start
     if number in (OUT, CROSS_OUT):
         reads = room.read[layer, OWN if number == OUT else CROSS]
     elif number == DOWN:
         reads = room.wide[layer]
-    elif number != QKV:
-        reads = room.normed[layer, AFTER_OWN if number == CROSS_QUERY else AFTER_CROSS]
     quantised = room.many_bytes[layer] if number == DOWN else room.few_bytes[layer, number]
     scales, zeros = room.of_rows[layer, number], room.zeros[layer, number]
     if is_product:
         multiply(task, layer, number, reads, quantised, (scales, zeros), model, room)
         return
-    if number in (QKV, CROSS_QUERY, UP):
-        of_layer, which = norm_of(layer, number)
-        if of_layer >= 0:
-            norm_for(task, of_layer, which, model, room, reads)
+    if has_norm:
+        norm_for(task, of_layer, which, model, room, reads)
     if is_int8:
         quantise_some(task, reads, quantised, scales, zeros)
 
