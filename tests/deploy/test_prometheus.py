@@ -6,11 +6,15 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from app.observability.metrics import METRICS, Kind
 from tests.house.test_errors import every_class
@@ -96,6 +100,40 @@ def test_the_dashboard_is_one_that_grafana_provisions() -> None:
     names = {variable["name"] for variable in BOARD["templating"]["list"]}
     used = {name for text in expressions() for name in re.findall(r"\$(\w+)", text)}
     assert used <= names | {"__rate_interval", "__range"}, used - names
+
+
+def lost(given: Any, kept: Any, path: str = "") -> Iterator[str]:
+    """Where `kept` lacks something of `given`, or has another value."""
+    if isinstance(given, dict) and isinstance(kept, dict):
+        for name, value in given.items():
+            yield from lost(value, kept.get(name), f"{path}.{name}")
+    elif isinstance(given, list) and isinstance(kept, list) and len(given) == len(kept):
+        for number, (one, other) in enumerate(zip(given, kept, strict=True)):
+            yield from lost(one, other, f"{path}[{number}]")
+    elif given != kept:
+        yield path
+
+
+def test_grafana_s_own_model_has_every_field_of_the_dashboard() -> None:
+    """What Grafana does not know it drops without a word: a misspelt option, or one of another panel's kind."""
+    register_default_plugins()
+
+    def dropped(board: dict[str, Any]) -> list[str]:
+        read = json.loads(JSONEncoder().encode(Dashboard.from_json(deepcopy(board))))
+        return list(lost(board, read))
+
+    known = ".annotations.list[0].titleFormat"  # Prometheus's own; the model has what all sources share
+    assert dropped(BOARD) == [known]
+    wrong = deepcopy(BOARD)
+    wrong["panels"][1]["options"]["colourMode"] = "background"
+    wrong["panels"][8]["fieldConfig"]["defaults"]["custom"]["fillopacity"] = 10
+    assert len(dropped(wrong)) == 3
+
+
+def test_a_tile_names_only_panels_that_are_there() -> None:
+    titles = {panel["title"] for panel in BOARD["panels"]}
+    named = {name for panel in BOARD["panels"] for name in re.findall(r"`([^`]+)`", panel.get("description", ""))}
+    assert named and named <= titles, named - titles
 
 
 def test_every_outcome_that_is_asked_for_is_an_error_s_code() -> None:
