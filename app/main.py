@@ -224,6 +224,7 @@ def watch(metrics: Metrics, serving: Serving) -> None:
     metrics.gauge("tollgate_ready", lambda: float(serving.reason_unready is None))
     metrics.gauge("tollgate_spool_waiting", lambda: float(serving.books.spooled))
     metrics.gauge("tollgate_engine_up", lambda: float(engine.stats().is_alive))
+    metrics.gauge("tollgate_engine_resident_memory_bytes", lambda: engine.stats().resident_bytes)
     metrics.gauge("tollgate_engine_losses", lambda: engine.stats().losses)
     metrics.gauge("tollgate_num_requests_running", of_lanes(lambda lane: lane.running))
     metrics.gauge("tollgate_num_requests_waiting", of_lanes(lambda lane: lane.waiting))

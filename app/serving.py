@@ -147,7 +147,7 @@ class Serving:
         if self.is_leaving:
             return "draining"
         if not self.engine.stats().is_alive:
-            return "the engine is down"
+            return "the engine is down" if self.is_started else "starting the engine"
         if not self.is_started:
             return "loading models"
         if not any(place.state is State.RESIDENT for place in self.residency.places):

@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from app.api.admin_acting import Acts
 from app.api.context import Rooms
 from app.api.models import model_json
+from app.errors import ModelUnavailable, OperatorError
 from app.registry.residency import Place
 
 router = APIRouter(prefix="/admin", tags=["admin"])
@@ -34,9 +35,12 @@ async def list_models(acts: Acts, serving: Rooms) -> dict[str, Any]:
 
 @router.post("/models/{model_id:path}/load", summary="Load a model")
 async def load(model_id: str, acts: Acts, serving: Rooms) -> dict[str, Any]:
-    """Bring a model into memory; returns when it is there."""
+    """Bring a model into memory; returns when it is there. What stands in the way is the operator's to read."""
     await acts.note("model.load", serving.residency.find(model_id).model.id, {"model": model_id})
-    await serving.residency.load(model_id)
+    try:
+        await serving.residency.load(model_id)
+    except OperatorError as error:
+        raise ModelUnavailable(f"The model {model_id} could not be loaded: {error.message}") from error
     return place_json(serving.residency.find(model_id))
 
 

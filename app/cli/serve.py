@@ -164,6 +164,8 @@ def serve(
         typer.echo(f"tollgate: {error.message}", err=True)
         raise typer.Exit(1) from error
     server = server_of(app, settings, is_welcoming=is_welcoming)
+    for listener in listeners or ():
+        logging.getLogger(__name__).info("listening on http://%s:%d", *listener.getsockname()[:2])
     server.run(sockets=listeners)
     logging.getLogger(__name__).info("stopped")
     raise typer.Exit(0 if server.started and not server.force_exit else 1)

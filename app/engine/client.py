@@ -62,6 +62,8 @@ class EngineStats:
     """How long the engine has been over its present step; 0 while it waits for work or loads a model."""
     losses: int = 0
     """How often the engine's process was lost, as far as this client knows."""
+    resident_bytes: int = 0
+    """Memory of the engine's process; 0 when it has none of its own."""
 
 
 def nobody_asks(model_id: str, reason: str) -> None:

@@ -55,8 +55,6 @@ class ModelSpec:
     """A Hugging Face folder: config.json and *.safetensors."""
     head: Head
     precision: Precision = Precision.AUTO
-    device: str = "cpu"
-    """cpu, cuda, or cuda:<index>."""
     allow_pickle: bool = False
     """Read pytorch_model.bin, as plain tensors only, where there are no safetensors."""
     pooling: tuple[Pooling, ...] = (Pooling.MEAN,)

@@ -88,6 +88,8 @@ METRICS: tuple[Series, ...] = (
     # The engine
     Series("tollgate_engine_up", G, "1 while the engine answers and holds its models.", across="same"),
     Series("tollgate_engine_losses", C, "How often the engine's process was lost.", across="same"),
+    Series("tollgate_engine_resident_memory_bytes", G, "Memory of the engine's process: weights, caches, and what its "
+           "work takes.", across="same"),
     Series("tollgate_num_requests_running", G, "Rows in the engine.", ("model",), across="same"),
     Series("tollgate_num_requests_waiting", G, "Rows in the engine's line.", ("model",), across="same"),
     Series("tollgate_kv_cache_usage_perc", G, "Share of cache slots in use, 0 to 1.", ("model",), across="same"),

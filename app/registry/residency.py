@@ -14,7 +14,15 @@ from typing import Any
 from app.clock import Clock
 from app.engine.client import EngineClient, LoadedModel
 from app.engine.jobs import Head, ModelSpec
-from app.errors import Conflict, MemoryBudgetExceeded, ModelLoading, ModelNotFound, ModelUnavailable, TollgateError
+from app.errors import (
+    Conflict,
+    MemoryBudgetExceeded,
+    ModelLoading,
+    ModelNotFound,
+    ModelUnavailable,
+    OperatorError,
+    TollgateError,
+)
 from app.registry.catalogue import HEADS, Catalogue
 from app.registry.locate import locate
 from app.registry.model import HubSource, LoadPolicy, Model, ScoreFunction
@@ -24,6 +32,9 @@ from app.registry.verify import verify
 from app.text.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
+NOT_LOADED = "The model {} could not be loaded; the operator's log says why."
+AGAIN_S = 30.0
+"""How long no request tries again what failed by its files or its device."""
 UNLOAD_POLL_S = 0.02
 
 
@@ -62,6 +73,8 @@ class Place:
     users: int = 0
     used_s: float = 0.0
     error: str | None = None
+    again_s: float = 0.0
+    """Before then no request tries it: what is wrong with its files or its device is so for each of them."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -124,17 +137,25 @@ class Residency:
             place.users -= 1
             place.used_s = self._clock.monotonic_s()
 
-    async def load(self, model_id: str) -> Resident:
-        """Bring a model into memory. Idempotent. Raises what stood in the way."""
+    async def load(self, model_id: str, *, is_pressing: bool = True) -> Resident:
+        """Bring a model into memory. Idempotent. Raises what stood in the way.
+
+        Files that were wrong are not tried again for a while, unless it is pressing: then ModelUnavailable.
+        """
         place = self.find(model_id)
         async with place.lock:
             if place.resident is not None:
                 return place.resident
-            place.state, place.error = State.LOADING, None
+            pause_s = place.again_s - self._clock.monotonic_s()
+            if pause_s > 0 and not is_pressing:
+                raise ModelUnavailable(NOT_LOADED.format(model_id), retry_after_s=pause_s)
+            place.state, place.error, place.again_s = State.LOADING, None, 0.0
             try:
                 place.resident = await self._load(place)
             except TollgateError as error:
                 place.state, place.error = State.FAILED, error.message
+                if isinstance(error, OperatorError):
+                    place.again_s = self._clock.monotonic_s() + AGAIN_S
                 raise
             except BaseException:
                 place.state = State.ABSENT
@@ -160,19 +181,17 @@ class Residency:
             await self._drop(place)
 
     async def _wait_for(self, place: Place) -> Resident:
-        loading = asyncio.create_task(self.load(place.model.id))
+        loading = asyncio.create_task(self.load(place.model.id, is_pressing=False))
         try:
             return await asyncio.wait_for(asyncio.shield(loading), self._settings.load_wait_s)
         except TimeoutError:
             loading.add_done_callback(lambda task: task.cancelled() or task.exception())
             raise ModelLoading from None
-        except (ModelNotFound, MemoryBudgetExceeded):
+        except (ModelNotFound, ModelUnavailable, MemoryBudgetExceeded):
             raise
         except TollgateError as error:
             log.error("model %s could not be loaded: %s", place.model.id, error.message)
-            raise ModelUnavailable(
-                f"The model {place.model.id} could not be loaded; the operator's log says why."
-            ) from error
+            raise ModelUnavailable(NOT_LOADED.format(place.model.id)) from error
         except asyncio.CancelledError:
             loading.add_done_callback(lambda task: task.cancelled() or task.exception())
             raise

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from app.clock import SystemClock
+from app.errors import SourceError
 from app.metering.keys import Pepper, create_key
 from app.metering.tables import audit_log
 from tests.fixtures.server import Running
@@ -159,6 +160,21 @@ async def test_models_in_and_out_of_memory_are_written_down(server: Running, bos
         ("model.unload", "tiny-marian"), ("model.load", "tiny-marian"),
     ]  # fmt: skip
     assert rows[0]["actor"].startswith("key:key_")
+
+
+async def test_an_operator_reads_why_a_model_could_not_be_loaded_and_a_customer_does_not(
+    server: Running, boss: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(_: object) -> None:
+        raise SourceError("tiny-marian: no such GPU")
+
+    assert (await boss.post("/admin/models/tiny-marian/unload")).status_code == 200
+    monkeypatch.setattr(server.app.state.serving.residency, "_load", refuse)
+    told = await boss.post("/admin/models/tiny-marian/load")
+    assert (told.status_code, told.json()["error"]["code"]) == (503, "model_unavailable")
+    assert told.json()["error"]["message"] == "The model tiny-marian could not be loaded: tiny-marian: no such GPU"
+    theirs = await server.client.post("/v1/translations", json={"model": "tiny-marian", "input": "hello"})
+    assert theirs.status_code == 503 and "GPU" not in theirs.text
 
 
 async def test_a_tampered_row_is_named(server: Running, boss: httpx.AsyncClient) -> None:

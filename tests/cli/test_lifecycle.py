@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import time
@@ -183,7 +184,9 @@ def test_the_port_is_open_before_the_models_are_there_and_a_start_can_be_broken_
         started = httpx.get(server.url + "/startupz")
         if started.status_code == 503:
             assert started.json()["phase"] in ("starting the engine", "loading models")
-            assert server.status("/readyz") == 503
+            unready = httpx.get(server.url + "/readyz")
+            if unready.status_code == 503:
+                assert unready.json()["status"] in ("starting the engine", "loading models")
         assert started.json()["models"] >= 4
         assert started.json()["elapsed_s"] >= 0
         assert server.stop() == 0
@@ -199,7 +202,11 @@ def test_a_start_without_the_gpu_that_was_asked_for_says_what_to_do(
         assert server.status("/livez") == 200
         assert server.status("/readyz") == 503
         lines = [line for line in server.logged() if line["level"] == "error"]
-        assert all("GPUs: see that nvidia-smi lists one" in line["event"] for line in lines[:-1]), lines
+        assert all("a GPU that nvidia-smi lists here" in line["event"] for line in lines[:-1]), lines
+        metrics = httpx.get(server.url + "/metrics").text
+        assert "tollgate_ready 0" in metrics
+        [memory] = re.findall(r"^tollgate_engine_resident_memory_bytes (\S+)$", metrics, re.MULTILINE)
+        assert 5e7 < float(memory) < 5e9
         assert f": 0 of {told['models']} models loaded; not tiny-" in lines[-1]["event"]
         assert len(lines) == told["models"] + 1
         assert not any("exc" in name or "trace" in name for line in lines for name in line), "an operator's, no bug"

@@ -14,6 +14,7 @@ from app.errors import Conflict, MemoryBudgetExceeded, ModelUnavailable, Verific
 from app.registry.catalogue import load_catalogue
 from app.registry.residency import Residency, State
 from app.registry.settings import RegistrySettings
+from tests.fixtures.clock import TurnedClock
 from tests.fixtures.residency import write_catalogue
 
 
@@ -101,4 +102,38 @@ async def test_a_folder_that_is_not_what_the_catalogue_says_is_refused(
         async with made.lease("tiny-bert-qa"):
             pass
     assert "llama" in (made.find("tiny-bert-qa").error or "")
+    await engine.close()
+
+
+async def test_what_is_wrong_is_tried_once_for_a_crowd_and_again_when_it_is_pressing_or_time_has_passed(
+    tmp_path: Path, checkpoints: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "mended-later"
+    shutil.copytree(checkpoints["tiny-bert-qa"], folder)
+    whole = (folder / "config.json").read_text(encoding="utf-8")
+    (folder / "config.json").write_text("{}", encoding="utf-8")
+    engine, clock = InlineEngine(settings=EngineSettings(threads=1), clock=SystemClock()), TurnedClock()
+    path = write_catalogue(tmp_path, checkpoints | {"tiny-bert-qa": folder})
+    made = Residency(
+        catalogue=load_catalogue(path), engine=engine, settings=RegistrySettings(), home=tmp_path, clock=clock
+    )
+
+    async def refused() -> float:
+        with pytest.raises(ModelUnavailable) as caught:
+            async with made.lease("tiny-bert-qa"):
+                pass
+        assert caught.value.retry_after_s is not None
+        return caught.value.retry_after_s
+
+    assert await asyncio.gather(*(refused() for _ in range(20))) == [30.0] * 20
+    assert sum("could not be loaded" in record.getMessage() for record in caplog.records) == 1
+    clock.turn(20)
+    assert await refused() == 10.0
+    with pytest.raises(VerificationFailed):  # an operator's own try says why
+        await made.load("tiny-bert-qa")
+    assert await refused() == 30.0
+    (folder / "config.json").write_text(whole, encoding="utf-8")
+    clock.turn(31)
+    async with made.lease("tiny-bert-qa"):
+        pass
     await engine.close()

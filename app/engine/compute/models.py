@@ -1,5 +1,6 @@
 """Turns a checkpoint folder into a loaded model: reads config.json, picks the family, takes its weights."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +16,7 @@ from app.engine.compute.weights import Weights, read_config, read_tensors
 from app.engine.jobs import Head, ModelSpec, Precision
 from app.errors import SourceError, VerificationFailed
 
+FIRST_SENTENCE = re.compile(r"\.\s|\n")
 HEADS = {
     gpt2.MODEL_TYPE: {Head.GENERATE},
     marian.MODEL_TYPE: {Head.TRANSLATE},
@@ -99,15 +101,25 @@ def tensors_of(held: object, seen: set[int] | None = None) -> list[torch.Tensor]
 
 
 def _place_of(spec: ModelSpec, device: str) -> torch.device:
-    place = torch.device(spec.device if spec.device != "cpu" else device)
-    count = torch.cuda.device_count()
-    if place.type == "cuda" and (place.index or 0) >= count:
+    place = torch.device(device)
+    fault = _fault_of(place) if place.type == "cuda" else None
+    if fault is not None:
         raise SourceError(
-            f"{spec.id}: it is to run on {place}, but PyTorch {torch.__version__} finds {count} GPUs: see that "
-            "nvidia-smi lists one here (a container needs NVIDIA's container toolkit and --gpus all), or set "
-            "engine.device to cpu"
+            f"{spec.id}: it is to run on {place}, but PyTorch {torch.__version__} {fault}. It needs PyTorch's CUDA "
+            "build and a GPU that nvidia-smi lists here, with a driver new enough (in a container: NVIDIA's container "
+            "toolkit, and a GPU given to it); or set TOLLGATE_ENGINE__DEVICE=cpu"
         )
     return place
+
+
+def _fault_of(place: torch.device) -> str | None:
+    """Why work cannot run there. A GPU that is listed may still not start: its driver is too old, say."""
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as cause:
+        return "cannot start CUDA: " + FIRST_SENTENCE.split(str(cause).strip())[0].rstrip(".")
+    count = torch.cuda.device_count()
+    return None if (place.index or 0) < count else f"finds {count} GPUs"
 
 
 def _precision_of(spec: ModelSpec, place: torch.device) -> Precision:

@@ -50,6 +50,7 @@ from app.engine.transports.wire import (
 )  # fmt: skip
 from app.errors import Conflict, ModelUnavailable, TollgateError
 from app.observability import logs
+from app.observability.process import resident_bytes
 
 log = logging.getLogger(__name__)
 STATS_S = 0.25
@@ -198,14 +199,15 @@ class Worker:
 
     async def tell_stats(self) -> None:
         """Send how busy the engine is to everybody, for ever: when it has changed, and as a sign of life."""
-        told_s = 0.0
+        told, told_s = self.stats, 0.0
         while True:
             await asyncio.sleep(STATS_S)
             found, now_s = self._loop.stats(), self._asyncio_loop.time()
-            if found != self.stats or now_s - told_s >= BEAT_S:
-                self.stats, told_s = found, now_s
+            if found != told or now_s - told_s >= BEAT_S:
+                told, told_s = found, now_s
+                self.stats = dataclasses.replace(found, resident_bytes=int(resident_bytes()))
                 for connection in self.connections:
-                    connection.send(Stats(found))
+                    connection.send(Stats(self.stats))
 
     def _load(self, connection: Connection, call: int, spec: ModelSpec) -> None:
         held = self._held.get(spec.id)
