@@ -33,7 +33,7 @@ from app.text.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 NOT_LOADED = "The model {} could not be loaded; the operator's log says why."
-AGAIN_S = 30.0
+AGAIN_S = 5.0
 """How long no request tries again what failed by its files or its device."""
 UNLOAD_POLL_S = 0.02
 
@@ -191,7 +191,7 @@ class Residency:
             raise
         except TollgateError as error:
             log.error("model %s could not be loaded: %s", place.model.id, error.message)
-            raise ModelUnavailable(NOT_LOADED.format(place.model.id)) from error
+            raise ModelUnavailable(NOT_LOADED.format(place.model.id), retry_after_s=AGAIN_S) from error
         except asyncio.CancelledError:
             loading.add_done_callback(lambda task: task.cancelled() or task.exception())
             raise

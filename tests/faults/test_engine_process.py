@@ -104,6 +104,9 @@ async def test_a_model_whose_folder_went_away_is_loaded_again_when_it_is_back(
         listed = (await server.client.get("/admin/models", headers=boss)).json()["data"]
         assert "tiny-gpt2" in next(one["error"] for one in listed if one["id"] == "tiny-gpt2")
         (tmp_path / "away").rename(moved["tiny-gpt2"])
+        told = await post("/v1/completions", json=body)
+        assert told.status_code == 503, "what failed a moment ago is not tried by every request"
+        await asyncio.sleep(int(told.headers["retry-after"]))
         assert (await post("/v1/completions", json=body)).status_code == 200
 
 

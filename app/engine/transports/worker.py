@@ -158,7 +158,7 @@ class Worker:
         self._jobs_count = 0
         self._loop = EngineLoop(settings=settings, clock=SystemClock(), emit_batch=self._emit)
         self._window = Window(tokens_max=settings.event_queue, pause=self._pause)
-        self.stats: EngineStats = self._loop.stats()
+        self.stats = with_memory(self._loop.stats())
         self._thread = threading.Thread(target=self._run_loop, name="tollgate-engine", daemon=True)
         self._thread.start()
 
@@ -199,13 +199,13 @@ class Worker:
 
     async def tell_stats(self) -> None:
         """Send how busy the engine is to everybody, for ever: when it has changed, and as a sign of life."""
-        told, told_s = self.stats, 0.0
+        told, told_s = self._loop.stats(), 0.0
         while True:
             await asyncio.sleep(STATS_S)
             found, now_s = self._loop.stats(), self._asyncio_loop.time()
             if found != told or now_s - told_s >= BEAT_S:
                 told, told_s = found, now_s
-                self.stats = dataclasses.replace(found, resident_bytes=int(resident_bytes()))
+                self.stats = with_memory(found)
                 for connection in self.connections:
                     connection.send(Stats(self.stats))
 
@@ -285,6 +285,11 @@ class Worker:
             batches[connection].append(to_wire(handle, event))
         for connection, found in batches.items():
             connection.send(Batch(found))
+
+
+def with_memory(stats: EngineStats) -> EngineStats:
+    """What the loop says, and what its process takes."""
+    return dataclasses.replace(stats, resident_bytes=int(resident_bytes()))
 
 
 def watch_parent(worker: Worker, socket: Path) -> None:
