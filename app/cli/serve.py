@@ -22,6 +22,7 @@ from app.api.guard import guarded
 from app.cli.listening import listen_all
 from app.errors import TollgateError
 from app.observability import logs
+from app.observability.process import settle_heap
 from app.settings import Settings, load_settings, printed
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 CUT_OFF_S = 8.0
 """How long requests that are cut off may take to settle and say goodbye."""
 ABORT_S = 3.0
+POLL_S = 0.1
 FILES_WANTED = 65_536
 FILES_OWN = 160
 """Files that are open without any customer: the database's and Redis' connections, journal, spool, engine, webhooks."""
@@ -49,6 +51,7 @@ class Server(uvicorn.Server):
 
     greet: Callable[[], Coroutine[Any, Any, None]] | None = None
     _greeting: asyncio.Task[None] | None = None
+    _settling: asyncio.Task[None] | None = None
     _asked_s: float | None = None
 
     def __init__(self, config: uvicorn.Config, *, drain_delay_s: float, drain_s: float) -> None:
@@ -63,8 +66,15 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn."""
         await super().startup(sockets)
+        if self.started:
+            self._settling = asyncio.create_task(self._settle())
         if self.greet is not None and self.started:
             self._greeting = asyncio.create_task(self.greet())
+
+    async def _settle(self) -> None:
+        while (serving := self._serving) is None or not serving.is_started:  # noqa: ASYNC110 (once, at the start)
+            await asyncio.sleep(POLL_S)
+        settle_heap()
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """The first signal begins to leave, the second aborts. (uvicorn would die of the signal after its work.)"""

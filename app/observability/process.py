@@ -1,6 +1,7 @@
 """What a process that answers HTTP tells of itself: memory, files, threads, and how late its event loop is."""
 
 import asyncio
+import gc
 import os
 import resource
 import sys
@@ -30,6 +31,16 @@ def open_descriptors() -> float:
         return len(os.listdir(DESCRIPTORS))  # noqa: PTH208 (a list of names is all that is wanted)
     except OSError:
         return 0
+
+
+def settle_heap() -> None:
+    """Collect garbage, and take what is left out of the collector's sight: after a load, of which most will stay.
+
+    A full collection stops the process while it looks at every object that there is, 100 ms where HTTP is answered and
+    170 ms in the engine; afterwards it looks at what has come since. A frozen object still goes with its last user.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def watch_process(metrics: Metrics) -> None:

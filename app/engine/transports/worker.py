@@ -50,7 +50,7 @@ from app.engine.transports.wire import (
 )  # fmt: skip
 from app.errors import Conflict, ModelUnavailable, TollgateError
 from app.observability import logs
-from app.observability.process import resident_bytes
+from app.observability.process import resident_bytes, settle_heap
 
 log = logging.getLogger(__name__)
 STATS_S = 0.25
@@ -220,6 +220,7 @@ class Worker:
             held = self._held[spec.id] = Held(spec=spec, answer=answer)
 
             def settle(found: LoadedModel | TollgateError) -> None:
+                settle_heap()
                 if isinstance(found, TollgateError) and self._held.get(spec.id) is held:
                     del self._held[spec.id]
                 answer.set_result(found)
