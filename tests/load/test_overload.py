@@ -135,7 +135,7 @@ async def test_at_five_times_the_capacity_goodput_stays_and_admitted_requests_ar
         )
         assert {seen.status for seen in found} == {200, 503}
         assert all(seen.retry_after is not None for seen in refused)
-        assert goodput >= 0.85 * peak  # 93 % in the median; runs differ by 5 % either way (docs/overload.md)
+        assert goodput >= 0.9 * peak
         assert p99_s <= 1.5 * (WAIT_S + peak_p99_s)
         assert refused_p99_s <= 1.0
         assert server.stop() == 0
