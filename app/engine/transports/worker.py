@@ -220,8 +220,9 @@ class Worker:
             held = self._held[spec.id] = Held(spec=spec, answer=answer)
 
             def settle(found: LoadedModel | TollgateError) -> None:
-                settle_heap()
-                if isinstance(found, TollgateError) and self._held.get(spec.id) is held:
+                if isinstance(found, LoadedModel):
+                    settle_heap()
+                elif self._held.get(spec.id) is held:
                     del self._held[spec.id]
                 answer.set_result(found)
 
