@@ -68,7 +68,7 @@ class Acting:
         )
 
 
-def acting(request: Request, principal: Admin) -> Acting:
+async def acting(request: Request, principal: Admin) -> Acting:
     """The operator behind an admin key."""
     desk = cast("Desk", request.app.state.desk)
     operator = Operator(actor=f"key:{principal.key_id}", clock=desk.clock, pepper=desk.pepper, acts=principal.acts)

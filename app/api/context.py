@@ -111,7 +111,17 @@ def client_id_of(request: Request) -> str | None:
     return None
 
 
+async def rooms(request: Request) -> Serving:
+    """As `serving_of`, for routes: FastAPI sends a dependency that is no coroutine to a thread and back."""
+    return serving_of(request)
+
+
+async def own_id(request: Request) -> str:
+    """As `request_id_of`, for routes."""
+    return request_id_of(request)
+
+
 Caller = Annotated[Principal, Depends(caller)]
 Admin = Annotated[Principal, Depends(admin)]
-Rooms = Annotated[Serving, Depends(serving_of)]
-RequestId = Annotated[str, Depends(request_id_of)]
+Rooms = Annotated[Serving, Depends(rooms)]
+RequestId = Annotated[str, Depends(own_id)]

@@ -56,7 +56,7 @@ async def cancel_request(request: Request, request_id: str, principal: Caller, s
     """
     wanted, tenant_id = request_id[:40], principal.tenant_id
     if principal.is_admin:
-        await acting(request, principal).note("request.cancel", wanted, {})
+        await (await acting(request, principal)).note("request.cancel", wanted, {})
         tenant_id = None
     is_running = await serving.cancel(wanted, tenant_id=tenant_id)
     return {"id": wanted, "status": "cancelling" if is_running else "ended"}

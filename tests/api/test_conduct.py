@@ -25,6 +25,31 @@ LONG: dict[str, Any] = {
 WHOLE = {name: value for name, value in LONG.items() if name not in ("stream", "stream_options")}
 
 
+@pytest.fixture
+def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FastAPI may send nothing to a thread."""
+
+    async def refuse(work: Any, *_: Any, **__: Any) -> Any:
+        pytest.fail(f"{work} is no coroutine, so it costs each request two changes of threads")
+
+    monkeypatch.setattr("fastapi.dependencies.utils.run_in_threadpool", refuse)
+    monkeypatch.setattr("fastapi.routing.run_in_threadpool", refuse)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", PROMPT),
+        ("/v1/classifications", {"model": "tiny-bert-classifier", "input": "one"}),
+        ("/v1/estimate", {"model": "tiny-gpt2", "input": "one"}),
+    ],
+)
+@pytest.mark.usefixtures("no_threads")
+async def test_what_a_route_needs_is_found_without_a_thread(server: Running, path: str, body: dict[str, Any]) -> None:
+    answer = await server.client.post(path, json=body)
+    assert answer.status_code == 200, answer.text
+
+
 def request(**headers: str) -> Request:
     raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     return Request({"type": "http", "headers": raw})
