@@ -12,6 +12,7 @@ from typing import ClassVar, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from app.api.joined import JoinedWrites
 from app.api.settings import ApiSettings
 
 
@@ -37,7 +38,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """See asyncio.Protocol."""
-        super().connection_made(transport)
+        super().connection_made(JoinedWrites(transport))
         if len(self.connections) > self.bounds.connections_max:
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections; try again, or ask another replica")
         else:
