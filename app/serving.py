@@ -241,7 +241,9 @@ class Serving:
         watched: Watched,
         run: Run,
     ) -> AsyncGenerator[Answer[E, P]]:
-        caller = Caller(request_id=request_id, tenant=principal.tenant_id, weight=principal.weight)
+        caller = Caller(
+            request_id=request_id, tenant=principal.tenant_id, weight=principal.weight, is_streaming=is_streaming
+        )  # fmt: skip
         deadline_s = None if run.timeout_s is None else self.clock.monotonic_s() + run.timeout_s
         async with self.residency.lease(model.id) as resident:
             prepared = await task.prepare(request, resident, caller)

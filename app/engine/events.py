@@ -1,7 +1,9 @@
 """What the engine says of a job: plain, frozen messages. Exactly one terminal event per job, and it is the last."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import chain
 
 from app.errors import TollgateError
 
@@ -116,3 +118,30 @@ class FailedEvent:
 
 
 Event = TokenEvent | PromptEvent | EncodedEvent | FinishedEvent | FailedEvent
+
+
+def together(events: Sequence[Event]) -> list[Event]:
+    """The same events, the tokens of a job that follow each other as one; each job's order stays."""
+    found: list[Event | list[TokenEvent]] = []
+    runs: dict[str, list[TokenEvent]] = {}
+    for event in events:
+        if not isinstance(event, TokenEvent):
+            runs.pop(event.job_id, None)
+            found.append(event)
+        elif (run := runs.get(event.job_id)) is not None:
+            run.append(event)
+        else:
+            runs[event.job_id] = run = [event]
+            found.append(run)
+    return [joined(one) if isinstance(one, list) else one for one in found]
+
+
+def joined(run: Sequence[TokenEvent]) -> TokenEvent:
+    """The tokens of one job as one event."""
+    if len(run) == 1:
+        return run[0]
+    return TokenEvent(
+        job_id=run[0].job_id, ids=tuple(chain.from_iterable(one.ids for one in run)),
+        logprobs=tuple(chain.from_iterable(one.logprobs for one in run)),
+        top=tuple(chain.from_iterable(one.top for one in run)),
+    )  # fmt: skip

@@ -121,6 +121,8 @@ class DecodeJob:
     """Report the log-probability of each token and of this many most probable ones; None reports none."""
     prompt_logprobs: int | None = None
     """The same of the prompt's tokens (GPT-2), all but the first, which nothing foretells."""
+    is_whole: bool = False
+    """Its reader shows nothing before its end: its tokens, all but the first, may come late and many together."""
     tenant: str = ""
     weight: float = 1.0
     deadline_s: float | None = None

@@ -1,7 +1,7 @@
 """The loop: takes messages, lets each model make a step, hands its events over. One thread; no asyncio, no text."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
 import torch
@@ -15,7 +15,7 @@ from app.engine.compute.residence import give_back
 from app.engine.compute.warm import warm
 from app.engine.decoding import DecodeLane
 from app.engine.encoding import EncodeLane
-from app.engine.events import Event, FailedEvent, TokenEvent
+from app.engine.events import Event, FailedEvent, together
 from app.engine.jobs import Job, ModelSpec
 from app.engine.messages import Cancel, Close, Load, Message, Pause, Submit, Unload
 from app.engine.settings import EngineSettings
@@ -171,18 +171,3 @@ class EngineLoop:
             self._flush()
         self._steps += has_worked
         return has_worked
-
-
-def together(events: Sequence[Event]) -> list[Event]:
-    """The same events, the tokens of a job that follow each other as one; each job's order stays."""
-    found: list[Event] = []
-    places: dict[str, int] = {}
-    for event in events:
-        place = places.get(event.job_id)
-        last = found[place] if place is not None else None
-        if place is not None and isinstance(event, TokenEvent) and isinstance(last, TokenEvent):
-            found[place] = last.and_then(event)
-        else:
-            places[event.job_id] = len(found)
-            found.append(event)
-    return found

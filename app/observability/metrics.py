@@ -303,7 +303,8 @@ class Watched:
         now_s = time.perf_counter()
         last_s = self._last_s.get(row)
         if last_s is not None:
-            self._runs.between.observe((now_s - last_s) / count)
+            for _ in range(count):
+                self._runs.between.observe((now_s - last_s) / count)
         elif self.first_s is None:
             self.first_s = now_s - self.started_s
             self._runs.first.observe(self.first_s)

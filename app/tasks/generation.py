@@ -105,7 +105,7 @@ class TextDelta:
     text: str
     scores: tuple[TokenScore, ...] = ()
     pieces: tuple[str, ...] = ()
-    """What each of its tokens brought of the text; tokens that bring nothing yet have an empty one."""
+    """What each of its tokens with a score brought of the text; tokens that bring nothing yet have an empty one."""
     ids: tuple[int, ...] = ()
     """The tokens behind it, those included whose text is held back."""
     is_last: bool = False
@@ -173,6 +173,8 @@ class Choice:
 
     def push(self, event: TokenEvent, allowed: int) -> TextDelta:
         """The text of the first `allowed` tokens, up to a stop string. Tokens after it are not counted."""
+        if self._stops.is_idle and not event.logprobs:  # no token needs a look of its own
+            return self._push_all(event, event.ids[:allowed])
         pieces: list[str] = []
         scores: list[TokenScore] = []
         begun = self.tokens
@@ -185,14 +187,24 @@ class Choice:
                 scores.append(self._score(token_id, event.logprobs[place], event.top[place], len(piece)))
             if self.stop is not None:
                 break
-        is_last = (
-            self.stop is not None or allowed < len(event.ids) or self.tokens == self._tokens_max
-            or event.ids[-1] in self._ends
-        )  # fmt: skip
+        ids = event.ids[: self.tokens - begun]
         return TextDelta(
-            index=self.index, text="".join(pieces), scores=tuple(scores), pieces=tuple(pieces), is_last=is_last,
-            ids=event.ids[: self.tokens - begun],
+            index=self.index, text="".join(pieces), scores=tuple(scores), pieces=tuple(pieces), ids=ids,
+            is_last=self._is_last(event, ids),
         )  # fmt: skip
+
+    def _push_all(self, event: TokenEvent, ids: tuple[int, ...]) -> TextDelta:
+        """The text of `ids`, the allowed ones, at once."""
+        spoken = [token_id for token_id in ids if token_id not in self._silent]
+        self.tokens += len(ids)
+        self._last_id = ids[-1] if ids else self._last_id
+        text = self._text.push(spoken) if spoken else ""
+        return TextDelta(index=self.index, text=text, ids=ids, is_last=self._is_last(event, ids))
+
+    def _is_last(self, event: TokenEvent, ids: tuple[int, ...]) -> bool:
+        """Whether nothing follows the tokens `ids` of an event."""
+        is_cut = self.stop is not None or len(ids) < len(event.ids)
+        return is_cut or self.tokens == self._tokens_max or event.ids[-1] in self._ends
 
     def finish(self) -> str:
         """What was held back."""
@@ -213,12 +225,8 @@ class Generation:
             raise InvalidRequest(f"prompts times n is at most {rows_max} a request", field="prompt")
         sampling = constrained(request.sampling, request.bad_words, resident)
         refuse_strangers(request.stop_ids, "stop_token_ids", resident)
-        rows = await asyncio.to_thread(
-            lambda: [
-                ids_of(prompt, index, resident, adds_special=request.adds_special)
-                for index, prompt in enumerate(request.prompts)
-            ]
-        )
+        read = partial(rows_of, request, resident)
+        rows = read() if all(isinstance(one, tuple) for one in request.prompts) else await asyncio.to_thread(read)
         kept = [self._fit(ids, index, request, resident) for index, ids in enumerate(rows)]
         eos = resident.tokenizer.eos_id
         eos_ids = frozenset[int]() if request.ignore_eos or eos is None else frozenset({eos})
@@ -228,6 +236,7 @@ class Generation:
                 max_new_tokens=self._room(len(ids), request, resident),
                 search=request.beams or seeded(sampling, choice), stop_ids=eos_ids.union(request.stop_ids),
                 logprobs=request.logprobs, prompt_logprobs=request.prompt_logprobs,
+                is_whole=not caller.is_streaming and not request.stops,  # a stop string is looked for as tokens come
                 tenant=caller.tenant, weight=caller.weight,
             )
             for place, ids in enumerate(kept)
@@ -307,6 +316,14 @@ class Generation:
                     continue
                 reason = FinishReason.STOP if choice.stop is not None else event.reason
                 yield TextDone(index=choice.index, reason=reason, stop=choice.stop, stop_id=choice.stop_id)
+
+
+def rows_of(request: GenerationRequest, resident: Resident) -> list[tuple[int, ...]]:
+    """The ids of each prompt; of texts, on a thread: a long one takes a while."""
+    return [
+        ids_of(prompt, index, resident, adds_special=request.adds_special)
+        for index, prompt in enumerate(request.prompts)
+    ]
 
 
 def seeded(sampling: Sampling, choice: int) -> Sampling:

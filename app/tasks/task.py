@@ -28,6 +28,8 @@ class Caller:
     request_id: str
     tenant: str = ""
     weight: float = 1.0
+    is_streaming: bool = False
+    """Whether results are to leave as they come."""
 
 
 async def allow_all(_: int, more_tokens: int) -> int:

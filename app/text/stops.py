@@ -12,6 +12,11 @@ class StopStrings:
         self._held = ""
         self.found: str | None = None
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to look for."""
+        return not self._stops
+
     def push(self, piece: str) -> str:
         """The part of the text that is safe to show; after a stop was found, nothing more."""
         if self.found is not None:

@@ -54,6 +54,15 @@ def test_a_request_is_counted_with_its_tokens_times_and_end() -> None:
     assert value("tollgate_request_prompt_tokens_bucket", le="5.0") == 0
 
 
+def test_tokens_that_come_together_are_as_many_gaps_as_they_are() -> None:
+    metrics = Metrics()
+    with metrics.request(task="text-generation", model="m") as watched:
+        for count in (1, 3, 2):
+            watched.produced("row", count)
+    found = scraped(metrics)
+    assert found["tollgate_inter_token_latency_seconds_count", frozenset(GPT.items())] == 5
+
+
 def test_an_encoder_has_no_first_token() -> None:
     metrics = Metrics()
     run(metrics, task="text-classification", tokens=0)

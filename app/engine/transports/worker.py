@@ -28,6 +28,7 @@ from app.engine.jobs import Job, ModelSpec
 from app.engine.loop import EngineLoop
 from app.engine.messages import Cancel, Close, Load, Pause, Submit, Unload
 from app.engine.settings import EngineSettings
+from app.engine.transports.postbag import Postbag
 from app.engine.transports.process import await_stdin_end
 from app.engine.transports.wire import (
     Batch,
@@ -158,6 +159,8 @@ class Worker:
         self._jobs_count = 0
         self._loop = EngineLoop(settings=settings, clock=SystemClock(), emit_batch=self._emit)
         self._window = Window(tokens_max=settings.event_queue, pause=self._pause)
+        self._postbag = Postbag(tokens_max=settings.event_queue // 2)
+        self._telling: asyncio.TimerHandle | None = None
         self.stats = with_memory(self._loop.stats())
         self._thread = threading.Thread(target=self._run_loop, name="tollgate-engine", daemon=True)
         self._thread.start()
@@ -175,6 +178,7 @@ class Worker:
                 named = dataclasses.replace(job, id=str(self._jobs_count))
                 self._owners[named.id] = connection, handle
                 connection.jobs[handle] = named
+                self._postbag.expect(named)
                 self._loop.inbox.put(Submit(named))
             case CancelJob(handle):
                 if handle in connection.jobs:
@@ -263,14 +267,31 @@ class Worker:
     def _emit(self, events: list[Event]) -> None:
         """On the loop's thread."""
         self._window.put(events)
-        self._call(lambda: self._deliver(events))
+        due_s = self._postbag.put(events, self._asyncio_loop.time())
+        if due_s is not None:
+            self._call(lambda: self._tell_at(due_s))
 
     def _call(self, work: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the socket's thread has ended: nobody is there to be told
             self._asyncio_loop.call_soon_threadsafe(work)
 
+    def _tell_at(self, due_s: float) -> None:
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
+        if due_s <= self._asyncio_loop.time():
+            self._tell()
+        else:
+            self._telling = self._asyncio_loop.call_at(due_s, self._tell)
+
+    def _tell(self) -> None:
+        events, due_s = self._postbag.take(self._asyncio_loop.time())
+        self._deliver(events)
+        if due_s is not None:
+            self._tell_at(due_s)
+
     def _deliver(self, events: list[Event]) -> None:
-        """One message a connection, however many rows it has in the step."""
+        """One message a connection, however many rows have something to tell."""
         batches: dict[Connection, list[WireEvent]] = defaultdict(list)
         for event in events:
             owner = self._owners.get(event.job_id)
