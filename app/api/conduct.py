@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any, cast
 
 from fastapi import Request
@@ -42,8 +43,7 @@ def is_strict(request: Request, body: dict[str, Any]) -> bool:
 def ignored_fields(sent: Mapping[str, Any], read: BaseModel, path: str = "") -> list[str]:
     """The names of what was sent and does not exist, as `a.b.0`, for bodies that let such fields pass."""
     names: list[str] = []
-    known = {field.alias or name: name for name, field in type(read).model_fields.items()}
-    known |= {name: name for name in type(read).model_fields}
+    known = known_fields(type(read))
     for key, value in sent.items():
         if key not in known:
             names += [] if key == "strict" and not path else [path + key]
@@ -52,6 +52,13 @@ def ignored_fields(sent: Mapping[str, Any], read: BaseModel, path: str = "") -> 
         if len(names) > NAMES_MAX:
             break
     return names
+
+
+@cache
+def known_fields(model: type[BaseModel]) -> dict[str, str]:
+    """The names under which a body's fields may be sent, and what they are called."""
+    fields = model.model_fields
+    return {field.alias or name: name for name, field in fields.items()} | {name: name for name in fields}
 
 
 def ignored_within(sent: Any, read: Any, path: str) -> list[str]:

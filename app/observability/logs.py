@@ -50,6 +50,8 @@ def without_keys(_: object, __: str, event: structlog.typing.EventDict) -> struc
 def set_up(*, level: str, is_json: bool) -> None:
     """Send every logger's records, ours and the libraries', and what Python warns of, through one formatter."""
     logging.captureWarnings(True)
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # no line shows them
+    logging._srcfile = None  # pyright: ignore[reportPrivateUsage] (nor the caller: Python's logging HOWTO, Optimization)
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.ExtraAdder(),
