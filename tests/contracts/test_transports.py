@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,16 @@ async def test_staggered_company_gives_the_tokens_of_transformers_generate(
         assert isinstance(last, FinishedEvent)
         assert last.usage == JobUsage(input_tokens=len(prompt), output_tokens=len(expected))
         assert last.reason is (FinishReason.STOP if expected[-1] == eos else FinishReason.LENGTH)
+
+
+async def test_a_row_that_is_shown_whole_begins_at_once_and_has_the_tokens_of_a_stream(engine: EngineClient) -> None:
+    job = decode("stream", [5, 6, 7], 40)
+    whole = replace(job, id="whole", is_whole=True)
+    streamed, together = await asyncio.gather(collect(engine, job), collect(engine, whole))
+    assert tokens_of(together) == tokens_of(streamed) and len(tokens_of(together)) == 40
+    first, *_, last = together
+    assert isinstance(first, TokenEvent) and isinstance(last, FinishedEvent)
+    assert last.usage == JobUsage(input_tokens=3, output_tokens=40)
 
 
 @pytest.mark.parametrize("beams", [1, 4])
