@@ -83,14 +83,8 @@ async def until_idle(engine: EngineClient) -> None:
 
 
 def decode(name: str, ids: list[int], count: int, **rest: Any) -> DecodeJob:
-    return DecodeJob(
-        id=name,
-        model=rest.pop("model", "tiny-gpt2"),
-        ids=tuple(ids),
-        max_new_tokens=count,
-        search=rest.pop("search", GREEDY),
-        **rest,
-    )
+    rest = {"model": "tiny-gpt2", "search": GREEDY} | rest
+    return DecodeJob(id=name, ids=tuple(ids), max_new_tokens=count, **rest)
 
 
 async def collect(engine: EngineClient, job: Job) -> list[Event]:
