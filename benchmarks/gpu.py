@@ -10,7 +10,7 @@ import json
 import random
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -205,31 +205,27 @@ def generate_seconds(streams: int) -> list[float]:
     return found[1:]
 
 
-def engines() -> list[Figure]:
-    """Whole engines: streams of GPT-2 against generate, and BERT's requests a second."""
-    found: list[Figure] = []
+def engines() -> Iterator[Figure]:
+    """Whole engines: streams of GPT-2 against generate, and BERT's requests a second; each as soon as it is known."""
     for streams in (1, 64):
         ours_s = statistics.median(asyncio.run(engine_seconds(decode_jobs(streams), "gpt2", 64)))
         theirs_s = statistics.median(generate_seconds(streams))
         name = f"GPT-2, {streams} streams, {PROMPT} in / {PRODUCED} out"
-        found += [
-            Figure(f"{name}: Tollgate's engine", streams * PRODUCED / ours_s, "tokens/s",
-                   f"{theirs_s / ours_s:.2f} × generate; {1e3 * ours_s / PRODUCED:.3f} ms a step"),
-            Figure(f"{name}: transformers generate", streams * PRODUCED / theirs_s, "tokens/s"),
-        ]  # fmt: skip
+        remark = f"{theirs_s / ours_s:.2f} × generate; {1e3 * ours_s / PRODUCED:.3f} ms a step"
+        yield Figure(f"{name}: Tollgate's engine", streams * PRODUCED / ours_s, "tokens/s", remark)
+        yield Figure(f"{name}: transformers generate", streams * PRODUCED / theirs_s, "tokens/s")
     for name, search in {
         "at temperature 0.8": Sampling(temperature=0.8),
         "and top_p 0.9": Sampling(temperature=0.8, top_p=0.9),
     }.items():
         spent_s = statistics.median(asyncio.run(engine_seconds(decode_jobs(64, search), "gpt2", 64)))
-        found.append(Figure(f"GPT-2, 64 streams {name}: engine", 64 * PRODUCED / spent_s, "tokens/s"))
+        yield Figure(f"GPT-2, 64 streams {name}: engine", 64 * PRODUCED / spent_s, "tokens/s")
     spent_s = statistics.median(asyncio.run(engine_seconds(queued_jobs, "gpt2", 64)))
     produced = sum(job.max_new_tokens for job in queued_jobs(0) if isinstance(job, DecodeJob))
     name = f"GPT-2, {QUEUED} requests in line, 16…256 in, 8…256 out: engine"
-    found.append(Figure(name, produced / spent_s, "tokens/s"))
+    yield Figure(name, produced / spent_s, "tokens/s")
     spent_s = statistics.median(asyncio.run(engine_seconds(encode_jobs, "bert", 1)))
-    found.append(Figure(f"BERT-base, requests of {ROW_TOKENS} tokens: engine", 8 * ROWS / spent_s, "requests/s"))
-    return found
+    yield Figure(f"BERT-base, requests of {ROW_TOKENS} tokens: engine", 8 * ROWS / spent_s, "requests/s")
 
 
 def profile() -> str:
@@ -274,10 +270,9 @@ def main() -> None:
             chosen.profile.write_text(profile(), encoding="utf-8")
         for figure in found:
             print(figure.shown, flush=True)
-        if not chosen.skip_engines:
-            more = engines()
-            print("\n".join(figure.shown for figure in more))
-            found += more
+        for figure in () if chosen.skip_engines else engines():
+            print(figure.shown, flush=True)
+            found.append(figure)
     if chosen.json:
         chosen.json.write_text(json.dumps([[f.name, f.value, f.unit, f.remark] for f in found]), encoding="utf-8")
 

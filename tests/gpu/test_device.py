@@ -15,13 +15,16 @@ from app.clock import SystemClock
 from app.engine.client import EngineClient
 from app.engine.compute import cuda
 from app.engine.compute.choice import Draws
+from app.engine.compute.cuda import single
 from app.engine.compute.decode import Decoder, Feed
 from app.engine.compute.families.bert import Bert
 from app.engine.compute.models import load_model
+from app.engine.compute.sampling import Sampler
 from app.engine.events import EncodedEvent, Event, FailedEvent, FinishedEvent, TokenEvent
 from app.engine.jobs import BeamSearch, DecodeJob, EncodeJob, Head, ModelSpec, Precision, Sampling
 from app.engine.settings import EngineSettings
 from app.engine.transports.inline import InlineEngine
+from tests.engine.compute.random_gpt2 import random_gpt2
 from tests.engine.test_traffic import KINDS, kinds, poisoned, prompt_scores, tokens_of
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(60)]
@@ -203,3 +206,47 @@ def test_bert_in_bfloat16_stays_near_fp32(folders: dict[str, Path]) -> None:
         assert isinstance(model, Bert)
         found.append(torch.cat(model.forward(ids, torch.zeros_like(ids), lengths)))
     assert float((found[0] - found[1]).norm() / found[0].norm()) < 5e-2
+
+
+@pytest.fixture(scope="module")
+def one_row() -> Decoder:
+    """Of a shape whose steps of one row are one kernel, not captured yet."""
+    family = random_gpt2(width=768, heads=12, layers=3, positions=512, vocabulary=5003, device="cuda")
+    return Decoder(family, slots=4)
+
+
+def test_a_step_of_one_row_in_one_kernel_has_the_numbers_of_the_chain(one_row: Decoder) -> None:
+    counts, expected = (1, 30, 192, 193, 400, 511), []
+    ids = [tuple((7919 * (number + place)) % 5003 for place in range(512)) for number in range(len(counts))]
+    for count, row in zip(counts, ids, strict=True):
+        one_row.step([Feed(1, 0, row[:count], is_prompt=True)])
+        expected.append(one_row.step([Feed(1, count, row[count : count + 1])])[1].values.clone())
+    if not single.fits(one_row.family, one_row.cache):  # pyright: ignore[reportArgumentType] (a GPT-2)
+        pytest.skip("this device is not one of those that the kernel is for")
+    one_row.capture()
+    for count, row, chain in zip(counts, ids, expected, strict=True):
+        one_row.step([Feed(1, 0, row[:count], is_prompt=True)])
+        feed = Feed(1, count, row[count : count + 1])
+        hidden, scores = one_row.step([feed])
+        assert scores.best is not None and hidden.isfinite().all()
+        assert float((scores.values - chain).abs().max()) < 0.08 * float(chain.std())
+        assert scores.best.item() == scores.values.argmax().item()
+        first = scores.values.clone()
+        for _ in range(50):
+            assert torch.equal(one_row.step([feed])[1].values, first), "the same step gave other bits"
+
+
+def test_a_flight_of_one_row_has_the_tokens_of_its_steps(one_row: Decoder) -> None:
+    one_row.capture()
+    one_row.step([Feed(2, 0, tuple(range(40)), is_prompt=True)])
+    flown = [
+        ids[0] for ids in one_row.fly([Feed(2, 40, (7,))], [Sampler(Sampling(temperature=0), (), logprobs=None)], (), 8)
+    ]
+    one_row.step([Feed(3, 0, tuple(range(40)), is_prompt=True)])
+    token, stepped = 7, []
+    for place in range(8):
+        best = one_row.step([Feed(3, 40 + place, (token,))])[1].best
+        assert best is not None
+        token = int(best.item())
+        stepped.append(token)
+    assert flown == stepped

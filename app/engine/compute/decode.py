@@ -13,6 +13,7 @@ from app.engine.compute.cuda.attention import fits_flash
 from app.engine.compute.cuda.flights import Flight
 from app.engine.compute.cuda.graphs import Place, StepGraphs
 from app.engine.compute.cuda.prompts import PromptGraphs
+from app.engine.compute.cuda.single import single_step
 from app.engine.compute.families.gpt2 import Gpt2
 from app.engine.compute.families.marian import Marian
 from app.engine.compute.plain import sent
@@ -88,11 +89,11 @@ class Decoder:
         for cache in (self.cache, self.source):
             if cache is not None:
                 cache.arrays = []  # the CPU's kernels know no memory that stays where it is
-        self._graphs = StepGraphs(
-            self.run, self.family.logits, slots=self.slots, positions=self.family.positions_max,
-            device=self.family.device,
-        )  # fmt: skip
         family, held = self.family, self.cache.keys
+        self._graphs = StepGraphs(
+            self.run, family.logits, slots=self.slots, positions=family.positions_max, device=family.device,
+            single=single_step(family, self.cache) if isinstance(family, Gpt2) else None,
+        )  # fmt: skip
         if isinstance(family, Gpt2) and (not held.is_cuda or fits_flash(held.dtype, held.shape[-1])):
             self._prompts = PromptGraphs(
                 lambda ids, tokens: family.forward(ids, tokens, self.cache), family.logits, slots=self.slots,

@@ -31,6 +31,8 @@ LINES = 5
 
 Run = Callable[[torch.Tensor, StepTokens, StepTokens], torch.Tensor]
 """Ids (rows,), their places and their sources' → hidden states (rows, width)."""
+Single = Callable[[], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+"""A whole step of one row, which leaves the next one's input behind → hidden states, scores and best token of it."""
 Place = tuple[int, int, int, int, int]
 """Of a row: id, slot, position, slot of its source, last position of its source."""
 
@@ -95,14 +97,16 @@ class StepGraphs:
 
     def __init__(
         self, run: Run, logits: Callable[[torch.Tensor], torch.Tensor], *, slots: int, positions: int,
-        device: torch.device,
+        device: torch.device, single: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Single] | None = None,
     ) -> None:  # fmt: skip
+        """`single` makes the step of one row, of its id, slot and position (1,), where that is more than a `run`."""
         self._run = run
         self._logits = logits
         self._device = device
         self._inputs = StepInputs(slots, slots, positions - 1, device)
         self._ring = Ring(slots, device)
         self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+        self._single = single(*(line[:1] for line in self._inputs.held[:3])) if single else None
         self._captured: dict[int, _Captured] = {}
         for size in reversed(sizes_for(slots)):
             self._captured[size] = self._capture(size)
@@ -142,7 +146,8 @@ class StepGraphs:
             scores = self._logits(hidden)
             return hidden, scores, self._inputs.advance(scores)
 
-        graph, (hidden, scores, best) = captured(run, self._pool, self._device)
+        whole = self._single if size == 1 and self._single else run
+        graph, (hidden, scores, best) = captured(whole, self._pool, self._device)
         return _Captured(graph, views, hidden, scores, best)
 
 
