@@ -27,7 +27,7 @@ from app.engine.transports.inline import InlineEngine
 from tests.engine.compute.random_gpt2 import random_gpt2
 from tests.engine.test_traffic import KINDS, kinds, poisoned, prompt_scores, tokens_of
 
-pytestmark = [pytest.mark.gpu, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300)]  # a new machine compiles the CPU's kernels on the way
 on_loop = pytest.mark.asyncio(loop_scope="module")
 SETTINGS = EngineSettings(slots=24, step_tokens=64, device="cuda", prefix_tokens=4)
 HEADS = {

@@ -25,7 +25,7 @@ extern "C" long run_step(const Step* given, u32 seed) {
     std::vector<int> order;
     for (int number = 0; number < BLOCKS * WHOLE; number++) {
         Fiber& fiber = fibers[number];
-        fiber.stack.resize(65536);
+        fiber.stack.resize(32768);
         getcontext(&fiber.context);
         fiber.context.uc_stack.ss_sp = fiber.stack.data();
         fiber.context.uc_stack.ss_size = fiber.stack.size();

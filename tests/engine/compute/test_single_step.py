@@ -30,31 +30,23 @@ def family() -> Gpt2:
     return random_gpt2(width=256, heads=4, layers=3, positions=512, vocabulary=301)
 
 
-@pytest.fixture(scope="module")
-def run_step(family: Gpt2, tmp_path_factory: pytest.TempPathFactory) -> Callable[[bytes, int], int]:
-    here, folder = Path(__file__).parent, tmp_path_factory.mktemp("step")
+def built(family: Gpt2, folder: Path) -> Callable[[bytes, int], int]:
+    """The kernel for this model: given the places of all tensors and a seed of the order in which threads go on."""
+    here = Path(__file__).parent
     parts = [here / "device.h", *(single.FOLDER / name for name in single.PARTS), here / "device_run.h"]
     (folder / "step.cpp").write_text("\n".join(part.read_text(encoding="utf-8") for part in parts), encoding="utf-8")
     sizes = [f"-D{name}={value}" for name, value in single.sizes_of(family, BLOCKS).items()]
     assert COMPILER is not None
-    subprocess.run(
-        [
-            COMPILER,
-            "-std=c++17",
-            "-O2",
-            "-w",
-            "-shared",
-            "-fPIC",
-            *sizes,
-            "-o",
-            folder / "step.so",
-            folder / "step.cpp",
-        ],
-        check=True,
-    )
+    flags = ["-std=c++17", "-O2", "-w", "-shared", "-fPIC", *sizes]
+    subprocess.run([COMPILER, *flags, "-o", folder / "step.so", folder / "step.cpp"], check=True)
     found = ctypes.CDLL(str(folder / "step.so")).run_step
     found.argtypes, found.restype = [ctypes.c_char_p, ctypes.c_uint], ctypes.c_long
     return found
+
+
+@pytest.fixture(scope="module")
+def run_step(family: Gpt2, tmp_path_factory: pytest.TempPathFactory) -> Callable[[bytes, int], int]:
+    return built(family, tmp_path_factory.mktemp("step"))
 
 
 class Row:
@@ -111,6 +103,14 @@ def test_a_step_gives_the_scores_of_the_model_and_leaves_the_next_ones_input(
             held[:, SLOT, :, count - 1].float(), expected[:, SLOT, :, count - 1].float(), atol=0.05, rtol=0.02
         )
         assert not held[:, :SLOT].any(), "another row's slot was written"
+
+
+def test_a_wider_model_has_more_warps_and_the_same_numbers(tmp_path: Path) -> None:
+    family = random_gpt2(width=1024, heads=16, layers=2, positions=192, vocabulary=301)
+    row = Row(family, ids_of(40))
+    row.run(built(family, tmp_path), seed=1)
+    assert float((row.scores - row.expected).abs().max()) < 0.05 * float(row.expected.std())
+    assert row.best.item() == row.scores.argmax().item()
 
 
 def test_the_order_in_which_blocks_go_on_does_not_change_a_bit(

@@ -82,3 +82,7 @@ struct __align__(128) Shared {
     int done[4];
     Step step;
 };
+
+#ifdef SHARED_BYTES
+static_assert(sizeof(Shared) <= SHARED_BYTES, "a block's share of a layer does not fit into its shared memory");
+#endif
