@@ -10,7 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from app.engine.compute.cache import Array, SlotCache, StepTokens
 from app.engine.compute.cuda import HAS_KERNELS
 from app.engine.compute.cuda import attention as on_cuda
-from app.engine.compute.kernels import HAS_BF16_512, HAS_FMA_512, spans, spans_bf16, threads
+from app.engine.compute.kernels import HAS_BF16_512, HAS_FMA, spans, spans_bf16, threads
 from app.engine.compute.kernels import attention as kernels
 from app.engine.compute.kernels.microkernel import PANEL
 from app.engine.compute.plain import sent
@@ -57,7 +57,7 @@ def attend_cached(
 def has_spans(qkv: torch.Tensor, head_dim: int) -> bool:
     """Whether kernels/spans.py runs here, for these numbers and heads."""
     is_plain = qkv.device.type == "cpu" and qkv.dtype is torch.float32
-    return HAS_FMA_512 and is_plain and head_dim % PANEL == 0
+    return HAS_FMA and is_plain and head_dim % PANEL == 0
 
 
 def store(

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from app.engine.compute.activations import Activation
-from app.engine.compute.kernels import HAS_FMA_512, HAS_VNNI_512, linear, mixing, rows, threads, tiles
+from app.engine.compute.kernels import HAS_FMA, HAS_VNNI_512, linear, mixing, rows, threads, tiles
 from app.engine.compute.kernels.microkernel import PANEL
 from app.engine.jobs import Precision
 
@@ -163,7 +163,7 @@ class Int8Linear(PackedLinear):
         whole[: self.outputs] = (weight / scales.clamp_min(1e-30)[:, None]).round()
         self.sums = whole.sum(1).to(torch.int32)
         self.columns: torch.Tensor | None = None
-        self.panels = _aligned((len(self.bias) // PANEL, inputs // 4, PANEL, 4), torch.int8)
+        self.panels = _aligned((len(self.bias) // PANEL if HAS_VNNI_512 else 0, inputs // 4, PANEL, 4), torch.int8)
         if HAS_VNNI_512:
             self.panels.copy_(whole.to(torch.int8).view(-1, PANEL, inputs // 4, 4).transpose(1, 2))
         else:
@@ -252,7 +252,7 @@ def make_linear(
     if weight.device.type == "cpu":
         if precision is Precision.INT8 and not is_exact and weight.shape[1] % 4 == 0:
             return Int8Linear(weight, bias, mixes=mixes)
-        if precision in (Precision.FP32, Precision.INT8) and HAS_FMA_512:
+        if precision in (Precision.FP32, Precision.INT8) and HAS_FMA:
             return Fp32Linear(weight, bias)
     return PlainLinear(weight, bias)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from app.engine.compute.activations import ACTIVATIONS
 from app.engine.compute.cache import SlotCache, Span, StepTokens
 from app.engine.compute.kernels import (
-    HAS_FMA_512,
+    HAS_FMA,
     HAS_VNNI_512,
     attention,
     decoder,
@@ -26,7 +26,7 @@ CASES = settings(max_examples=25, deadline=None)
 CPU = torch.device("cpu")
 WIDTH, INNER, HEADS, SLOTS, POSITIONS = 64, 96, 2, 70, 300
 needs_vnni = pytest.mark.skipif(not HAS_VNNI_512, reason="this processor has no AVX-512 VNNI")
-needs_fma = pytest.mark.skipif(not HAS_FMA_512, reason="this processor has no AVX-512")
+needs_fma = pytest.mark.skipif(not HAS_FMA, reason="this processor has no AVX-512")
 Kind = type[Int8Linear] | type[Fp32Linear]
 both_kinds = pytest.mark.parametrize(
     "kind", [pytest.param(Int8Linear, marks=needs_vnni), pytest.param(Fp32Linear, marks=needs_fma)]

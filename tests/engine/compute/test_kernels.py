@@ -13,12 +13,12 @@ from torch.nn.functional import scaled_dot_product_attention
 from app.engine.compute.activations import ACTIVATIONS
 from app.engine.compute.attention import attend_cached, attend_one, attend_packed, split_heads
 from app.engine.compute.cache import SlotCache, Span, StepTokens
-from app.engine.compute.kernels import HAS_FMA_512, HAS_VNNI_512, linear, mixing, rows, set_threads, threads
+from app.engine.compute.kernels import HAS_FMA, HAS_VNNI_512, linear, mixing, rows, set_threads, threads
 from app.engine.compute.layers import Fp32Linear, Int8Linear, KernelNorm, PlainLinear, Tail, mixed
 from app.engine.compute.post_norm import Block, Layers
 
 CASES = settings(max_examples=25, deadline=None)
-needs_fma = pytest.mark.skipif(not HAS_FMA_512, reason="this processor has no AVX-512")
+needs_fma = pytest.mark.skipif(not HAS_FMA, reason="this processor has no AVX-512")
 needs_vnni = pytest.mark.skipif(not HAS_VNNI_512, reason="this processor has no AVX-512 VNNI")
 
 
@@ -114,7 +114,7 @@ def test_company_never_changes_a_row_of_a_linear_layer(kind: type[Fp32Linear] | 
         assert torch.equal(layer(x[row : row + 1], ACTIVATIONS["gelu_new"])[0], together[row])
 
 
-@pytest.mark.parametrize("kind", [Fp32Linear, Int8Linear])
+@pytest.mark.parametrize("kind", [pytest.param(Fp32Linear, marks=needs_fma), Int8Linear])
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
 def test_a_row_that_is_not_finite_spoils_only_its_own_results(
     kind: type[Fp32Linear] | type[Int8Linear], poison: float

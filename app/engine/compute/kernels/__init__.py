@@ -31,11 +31,13 @@ if not os.environ.get("NUMBA_CACHE_DIR"):
     config.CACHE_DIR = str(_cache_folder())
 
 _FEATURES = dict(binding.get_host_cpu_features())
-HAS_FMA_512 = bool(_FEATURES.get("avx512f"))
+HAS_512 = bool(_FEATURES.get("avx512f"))
+"""Whether a register holds sixteen floats, and there are 32 of them; else eight, and 16."""
+HAS_FMA = HAS_512 or bool(_FEATURES.get("avx2") and _FEATURES.get("fma"))
 """Whether the fp32 kernels of linear.py run here."""
-HAS_VNNI_512 = bool(_FEATURES.get("avx512f") and _FEATURES.get("avx512vnni"))
+HAS_VNNI_512 = bool(HAS_512 and _FEATURES.get("avx512vnni"))
 """Whether its int8 kernels run here."""
-HAS_BF16_512 = bool(_FEATURES.get("avx512f") and _FEATURES.get("avx512bf16"))
+HAS_BF16_512 = bool(HAS_512 and _FEATURES.get("avx512bf16"))
 """Whether spans_bf16.py runs here."""
 
 

@@ -1,17 +1,20 @@
-"""The innermost loop of a matrix product, generated as LLVM instructions for the 512-bit vector units.
+"""The innermost loop of a matrix product, generated as LLVM instructions for the 512-bit vector units, or 256-bit ones.
 
 One call multiplies `rows` rows of the left matrix with a panel of PANEL columns of the packed right one and keeps
 every sum in a register: the loop reads the panel once and writes nothing. (Goto and van de Geijn, "Anatomy of high-
 performance matrix multiplication", 2008; the panel layout is layers.py's.)
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
+
+from app.engine.compute.kernels import HAS_512, HAS_VNNI_512
 
 CALL_FIELDS = 14
 LANES = 16
@@ -20,6 +23,9 @@ PANEL = LANES * VECTORS
 """Columns of a panel."""
 ROWS_MAX = 12
 """Rows of a call: 12 x 2 sums, two panel vectors and a broadcast fill 27 of the 32 registers."""
+ROWS_MAX_256 = 6
+"""The same of registers half as wide, for half a panel at a time: 6 x 2 sums, two parts of a panel vector and a
+broadcast fill 15 of the 16."""
 
 INT32, INT64, FLOAT = ir.IntType(32), ir.IntType(64), ir.FloatType()
 FLOATS, WORDS = ir.VectorType(FLOAT, LANES), ir.VectorType(INT32, LANES)
@@ -76,6 +82,8 @@ def fused(builder: Builder, name: str, result: ir.Type, arguments: list[Any], **
 
 def _int8_step(builder: Builder, total: Any, panel: Any, left: Any) -> Any:
     """total += four unsigned bytes of the row times four signed bytes of the panel, in each lane."""
+    if not HAS_VNNI_512:
+        return total  # compiled beside the fp32 kernels, and never called (Int8Linear)
     return fused(builder, "llvm.x86.avx512.vpdpbusd.512", WORDS, [total, left, panel])
 
 
@@ -94,10 +102,12 @@ def _scalar(builder: Builder, base: Any, offset: Any, kind: ir.Type) -> Any:
     return builder.load(_address(builder, base, offset, kind), align=4)
 
 
-def _vectors(builder: Builder, base: Any, offset: Any, vector: ir.VectorType, align: int) -> list[Any]:
-    """The VECTORS vectors that lie at base + offset."""
-    places = (builder.add(offset, ir.Constant(INT64, VECTOR_BYTES * place)) for place in range(VECTORS))
-    return [builder.load(_address(builder, base, place, vector), align=align) for place in places]
+def _vectors(
+    builder: Builder, base: Any, offset: Any, vector: ir.VectorType, align: int, places: Sequence[int] = range(VECTORS)
+) -> list[Any]:  # fmt: skip
+    """Of the VECTORS vectors that lie at base + offset these."""
+    offsets = (builder.add(offset, ir.Constant(INT64, VECTOR_BYTES * place)) for place in places)
+    return [builder.load(_address(builder, base, offset, vector), align=align) for offset in offsets]
 
 
 def _prefetch(builder: Builder, base: Any, offset: Any) -> None:
@@ -112,7 +122,15 @@ def _prefetch(builder: Builder, base: Any, offset: Any) -> None:
 
 
 def _accumulate(builder: Builder, rows: int, kind: Kind, call: Any) -> list[list[Any]]:
-    """The loop over the steps → the sums, VECTORS of them a row."""
+    """The loop over the steps → the sums, VECTORS of them a row; a loop for each vector where registers are few."""
+    if HAS_512:
+        return _loop(builder, rows, kind, call, range(VECTORS))
+    parts = [_loop(builder, rows, kind, call, [place]) for place in range(VECTORS)]
+    return [[sums[row][0] for sums in parts] for row in range(rows)]
+
+
+def _loop(builder: Builder, rows: int, kind: Kind, call: Any, places: Sequence[int]) -> list[list[Any]]:
+    """The sums of these vectors of the panel."""
     left, left_stride, panel, steps = call[:4]
     ahead = builder.add(panel, call[-1])
     starts = [builder.add(left, builder.mul(left_stride, ir.Constant(INT64, row))) for row in range(rows)]
@@ -122,22 +140,22 @@ def _accumulate(builder: Builder, rows: int, kind: Kind, call: Any) -> list[list
     builder.position_at_end(loop)
     index = builder.phi(INT64)
     index.add_incoming(ir.Constant(INT64, 0), before)
-    totals = [[builder.phi(kind.sums) for _ in range(VECTORS)] for _ in range(rows)]
+    totals = [[builder.phi(kind.sums) for _ in places] for _ in range(rows)]
     for total in (total for row in totals for total in row):
         total.add_incoming(ir.Constant(kind.sums, [0] * LANES), before)
     panel_offset = builder.mul(index, ir.Constant(INT64, VECTOR_BYTES * VECTORS))
-    panels = _vectors(builder, panel, panel_offset, ir.VectorType(kind.read, LANES), 64)
+    panels = _vectors(builder, panel, panel_offset, ir.VectorType(kind.read, LANES), 64, places)
     left_offset = builder.mul(index, ir.Constant(INT64, 4))
-    _prefetch(builder, ahead, builder.mul(index, ir.Constant(INT64, VECTOR_BYTES)))
-    found = []
+    if 0 in places:
+        _prefetch(builder, ahead, builder.mul(index, ir.Constant(INT64, VECTOR_BYTES)))
+    found: list[list[Any]] = []
     for row in range(rows):
         lefts = splat(builder, _scalar(builder, starts[row], left_offset, kind.read))
-        found.append([kind.step(builder, totals[row][place], panels[place], lefts) for place in range(VECTORS)])
+        found.append([kind.step(builder, total, held, lefts) for total, held in zip(totals[row], panels, strict=True)])
     following = builder.add(index, ir.Constant(INT64, 1))
     index.add_incoming(following, loop)
-    for total, new in zip(totals, found, strict=True):
-        for place in range(VECTORS):
-            total[place].add_incoming(new[place], loop)
+    for total, new in zip(chain.from_iterable(totals), chain.from_iterable(found), strict=True):
+        total.add_incoming(new, loop)
     builder.cbranch(builder.icmp_signed("<", following, steps), loop, done)
     builder.position_at_end(done)
     return found
@@ -252,6 +270,8 @@ multiply_bf16 = _kernel(ROWS_MAX, BF16)
 @njit(nogil=True, cache=True)
 def rows_of_call(left: int) -> int:
     """How many of `left` rows the next call takes."""
+    if not HAS_512:
+        return ROWS_MAX_256 if left >= ROWS_MAX_256 else min(left, 4)
     if left >= 12:
         return 12
     if left >= 8:
