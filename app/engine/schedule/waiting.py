@@ -1,5 +1,6 @@
 """The fair line: waiting jobs go by tenant weight and by work already received (VTC, Sheng et al., OSDI 2024)."""
 
+import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 
@@ -19,6 +20,8 @@ class Waiting:
         self._received: dict[str, float] = {}
         self._floor = 0.0
         self._count = 0
+        self._earliest_s = math.inf
+        """No deadline in the line is earlier: asked at every step, however many wait."""
 
     def __len__(self) -> int:
         return self._count
@@ -36,6 +39,8 @@ class Waiting:
             self._received[job.tenant] = max(self._received.get(job.tenant, 0.0), self._lowest())
         self._lines[job.tenant].append(job)
         self._count += 1
+        if job.deadline_s is not None:
+            self._earliest_s = min(self._earliest_s, job.deadline_s)
 
     def charge(self, tenant: str, weight: float, tokens: int) -> None:
         """Note that `tenant` received `tokens` of work."""
@@ -60,9 +65,12 @@ class Waiting:
 
     def take_expired(self, now_s: float) -> list[Job]:
         """Remove and return the jobs whose deadline has passed."""
+        if now_s < self._earliest_s:
+            return []
         expired = [job for job in self if job.deadline_s is not None and job.deadline_s <= now_s]
         for job in expired:
             self._remove(job)
+        self._earliest_s = min((job.deadline_s for job in self if job.deadline_s is not None), default=math.inf)
         return expired
 
     def __iter__(self) -> Iterator[Job]:

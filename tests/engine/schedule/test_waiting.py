@@ -60,6 +60,25 @@ def test_expired_and_cancelled_jobs_leave_the_line() -> None:
     assert [left.id for left in line] == ["young"]
 
 
+@given(
+    deadlines=st.lists(st.none() | st.integers(0, 9), max_size=12),
+    moves=st.lists(st.tuples(st.sampled_from(["add", "take", "look"]), st.integers(0, 10)), max_size=40),
+)
+def test_whatever_comes_and_goes_a_job_expires_at_its_deadline(
+    deadlines: list[int | None], moves: list[tuple[str, int]]
+) -> None:
+    line, left = Waiting(jobs_max=1000), dict(enumerate(deadlines))
+    for number, (move, now_s) in enumerate(moves):
+        if move == "add" and number in left:
+            line.add(job(str(number), "t", deadline_s=left[number]))
+        elif move == "take":
+            line.take(anything)
+        waits = list(line)
+        due = {one.id for one in waits if one.deadline_s is not None and one.deadline_s <= now_s}
+        assert {one.id for one in line.take_expired(now_s)} == due
+        assert [one.id for one in line] == [one.id for one in waits if one.id not in due]
+
+
 def test_what_does_not_fit_is_passed_over_for_another_tenant() -> None:
     line = Waiting(jobs_max=3)
     line.add(job("big", "a"))
