@@ -13,7 +13,7 @@ __device__ __forceinline__ void read_head(Shared& s, Mail& mail, int layer, long
         keys[read] = held < position ? read_once(s.step.keys + place + held * HEAD_DIM + eighth * 8) : none;
         values[read] = held < position ? read_once(s.step.values + place + held * HEAD_DIM + eighth * 8) : none;
     }
-    if (warp < 3 && lane <= HEAD_ENTRIES) {  // queries, keys and values, each by a warp; their first entry may begin before
+    if (warp < 3 && lane <= HEAD_ENTRIES) {  // queries, keys and values, a warp each; the first entry may begin before
         const int wanted = warp * WIDTH + head * HEAD_DIM, entry = wanted / 3 + lane;
         if (3 * entry < wanted + HEAD_DIM) {
             const uint4 three = mail.await(MAIL_QKV + entry / QKV_ENTRIES * APART(QKV_ENTRIES) + entry % QKV_ENTRIES);
@@ -98,8 +98,8 @@ __device__ __forceinline__ void read_head(Shared& s, Mail& mail, int layer, long
         const int parts = MAIL_PARTS + (head * SPANS + span) * APART(HEAD_ENTRIES + 1);
         const bool is_sum = lane < HEAD_ENTRIES;
         if (lane <= HEAD_ENTRIES)
-            mail.send(parts + lane, __float_as_uint(is_sum ? sums[0] : peak), __float_as_uint(is_sum ? sums[1] : weight),
-                      __float_as_uint(sums[2]));
+            mail.send(parts + lane, __float_as_uint(is_sum ? sums[0] : peak),
+                      __float_as_uint(is_sum ? sums[1] : weight), __float_as_uint(sums[2]));
         return;
     }
     for (int other = 1; other < spans; other++) {

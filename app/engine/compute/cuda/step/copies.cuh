@@ -17,8 +17,8 @@ __device__ __forceinline__ void fetch_cache(const Step& step, int layer, long lo
     fetch_ahead(step.values + place, count * HEAD_DIM * 2);
 }
 
-// A block's share of a matrix with so many `inputs`, and the numbers that belong to it. Not all at once: what others wait
-// for would have to wait behind it.
+// A block's share of a matrix with so many `inputs`, and the numbers that belong to it. Not all at once: what others
+// wait for would have to wait behind it.
 __device__ __forceinline__ void copy_share(
     Shared& s, int layer, int part, u16* target, const u16* matrix, int rows, int inputs, int begin, int end,
     u16* target_norm = nullptr, const u16* norm = nullptr

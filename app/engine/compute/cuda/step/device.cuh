@@ -1,4 +1,5 @@
-// What step.cu needs of the device beyond CUDA C++: words that tell when they were written, copies that run by themselves.
+// What the kernel needs of the device beyond CUDA C++: entries that tell when they were written, copies that run by
+// themselves.
 
 typedef unsigned short u16;
 typedef unsigned int u32;

@@ -59,7 +59,8 @@ __device__ __forceinline__ void score_all(Shared& s, Mail& mail) {
         for (int chunk = 0; chunk < CHUNKS; chunk++) {
             const float* of = &held[chunk * 8];
             reinterpret_cast<uint4*>(s.step.hidden)[chunk * 32 + lane] = {
-                narrow_pair(of[0], of[1]), narrow_pair(of[2], of[3]), narrow_pair(of[4], of[5]), narrow_pair(of[6], of[7])
+                narrow_pair(of[0], of[1]), narrow_pair(of[2], of[3]), narrow_pair(of[4], of[5]),
+                narrow_pair(of[6], of[7]),
             };
         }
     }
@@ -105,7 +106,8 @@ __device__ __forceinline__ void choose(Shared& s, Mail& mail, int position) {
     }
     meet(2, GATHERING);
     if (thread) return;
-    for (int warp = WARPS; warp < WARPS + GATHERING / 32; warp++) keep_better(best, best_id, s.best[warp], s.best_id[warp]);
+    for (int warp = WARPS; warp < WARPS + GATHERING / 32; warp++)
+        keep_better(best, best_id, s.best[warp], s.best_id[warp]);
     const bool is_finite = best > -INFINITY && best < INFINITY;
     *s.step.best = is_finite ? best_id : -1;
     *s.step.id = is_finite ? best_id : 0;

@@ -33,8 +33,8 @@
 #define MAIL_DOWN (MAIL_UP + BLOCKS * APART(UP_ENTRIES))
 #define MAIL (MAIL_DOWN + BLOCKS * APART(ROW_ENTRIES))
 
-// A block's numbers of a layer: what a norm's weights and its offsets, with the bias, come to in each output of a matrix
-// (see tail_of in single.py), and biases alone.
+// A block's numbers of a layer: what a norm's weights and its offsets, with the bias, come to in each output of a
+// matrix (see tail_of in single.py), and biases alone.
 #define TAIL_QKV 0
 #define TAIL_OUT (TAIL_QKV + 2 * PADDED(OF_QKV))
 #define TAIL_UP (TAIL_OUT + PADDED(OF_ROW))

@@ -27,7 +27,7 @@ __device__ __forceinline__ float activated(float x) {
 #endif
 }
 
-// The mail of one step. Who waits too long reads what is no number from then on, and the row fails instead of the device.
+// The mail of one step. Who waits too long reads what is no number from then on: the row fails instead of the device.
 struct Mail {
     uint4* entries;
     u32 mark;

@@ -48,7 +48,8 @@ __device__ __forceinline__ void take_normed(
     for (int chunk = 0; chunk < CHUNKS; chunk++) {
         uint4 scales = reinterpret_cast<const uint4*>(norm)[chunk * 32 + lane];
         uint4 offsets = reinterpret_cast<const uint4*>(offset)[chunk * 32 + lane];
-        const u32 by[4] = {scales.x, scales.y, scales.z, scales.w}, to[4] = {offsets.x, offsets.y, offsets.z, offsets.w};
+        const u32 by[4] = {scales.x, scales.y, scales.z, scales.w};
+        const u32 to[4] = {offsets.x, offsets.y, offsets.z, offsets.w};
 #pragma unroll
         for (int pair = 0; pair < 4; pair++) {
             float& one = held[chunk * 8 + 2 * pair];
@@ -60,8 +61,9 @@ __device__ __forceinline__ void take_normed(
 }
 
 __device__ __forceinline__ float dot_8(uint4 weights, const float* held) {
-    float even = low(weights.x) * held[0] + low(weights.y) * held[2] + low(weights.z) * held[4] + low(weights.w) * held[6];
-    float odd = high(weights.x) * held[1] + high(weights.y) * held[3] + high(weights.z) * held[5] + high(weights.w) * held[7];
+    const u32 of[4] = {weights.x, weights.y, weights.z, weights.w};
+    float even = low(of[0]) * held[0] + low(of[1]) * held[2] + low(of[2]) * held[4] + low(of[3]) * held[6];
+    float odd = high(of[0]) * held[1] + high(of[1]) * held[3] + high(of[2]) * held[5] + high(of[3]) * held[7];
     return even + odd;
 }
 
@@ -101,8 +103,8 @@ template <int ROWS> __device__ __forceinline__ void multiply(Shared& s, const u1
 #pragma unroll
         for (int at = 0; at < 8; at++) {
             const int row = begin + at * 4 + group;
-            if (begin + at * 4 < ROWS && row < ROWS)
-                numbers[at] = dot_8(*reinterpret_cast<const uint4*>(weights + row * WIDTH + chunk * 256 + lane * 8), held);
+            const u16* place = weights + row * WIDTH + chunk * 256 + lane * 8;
+            if (begin + at * 4 < ROWS && row < ROWS) numbers[at] = dot_8(*reinterpret_cast<const uint4*>(place), held);
         }
         const int row = begin + sum_rows(numbers) * 4 + group;
         if (lane < 8 && row < ROWS) s.sums[chunk][row] = numbers[0];
@@ -126,7 +128,7 @@ template <int ROWS> __device__ __forceinline__ void multiply_inner(Shared& s) {
     }
 }
 
-// The lane's 8 numbers of the row, by the weights of a norm; mean and spread of the warp's 256 are kept for `finish`.
+// The lane's 8 numbers of the row, by the weights of a norm; mean and spread of the warp's 256 are for `moments_of`.
 __device__ __forceinline__ void take_part(Shared& s, const u16* norm, float (&held)[8]) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, begin = warp % CHUNKS * 256 + lane * 8;
     const float4 four = *reinterpret_cast<const float4*>(s.row + begin);
@@ -140,9 +142,9 @@ __device__ __forceinline__ void take_part(Shared& s, const u16* norm, float (&he
         held[2 * pair + 1] = numbers[2 * pair + 1] * high(pairs[pair]);
     }
     if (warp >= CHUNKS) return;
-    const float total = ((numbers[0] + numbers[1]) + (numbers[2] + numbers[3])) + ((numbers[4] + numbers[5]) + (numbers[6] + numbers[7]));
+    float total = (numbers[0] + numbers[1]) + (numbers[2] + numbers[3]), spread = 0.0f;
+    total += (numbers[4] + numbers[5]) + (numbers[6] + numbers[7]);
     const float mean = sum_of_warp(total) * (1.0f / 256);
-    float spread = 0.0f;
 #pragma unroll
     for (int at = 0; at < 8; at++) spread += (numbers[at] - mean) * (numbers[at] - mean);
     spread = sum_of_warp(spread);

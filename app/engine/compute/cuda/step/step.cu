@@ -3,7 +3,7 @@
 // Every block holds a share of each layer's weights, and is the only one on its multiprocessor. What a part of a layer
 // finds it sends to all others in entries of 16 bytes: three numbers, and the step's own mark. Who needs a number reads
 // its entry until the mark is there: no barrier, no fence, and one way through the second cache instead of three. A
-// block sends all it found at once: a line of the cache that others wait for is slow to write, however little is written.
+// block sends all it found at once: a line of the cache that others wait for is slow to write, however little it gets.
 // Weights do not wait for numbers: as soon as a part of a layer has been computed, the same part of the next layer is
 // copied into its place in shared memory.
 //
@@ -44,14 +44,15 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) single_step(const 
         if (layer) {
             add_row(s, mail, MAIL_DOWN);
             mail.entries += MAIL;
-            }
+        }
         await_barrier(&s.ready[0], parity);
         take_part(s, s.norm_read, held);
         multiply<OF_QKV>(s, s.qkv, held);
         meet_all();
         if (warp == 0) {
             const float2 moments = moments_of(s);
-            for (int row = lane; row < OF_QKV; row += 32) s.found[row] = normed(s, moments, TAIL_QKV, PADDED(OF_QKV), row);
+            for (int row = lane; row < OF_QKV; row += 32)
+                s.found[row] = normed(s, moments, TAIL_QKV, PADDED(OF_QKV), row);
             __syncwarp();
             mail.send_all(MAIL_QKV + block * APART(QKV_ENTRIES), s.found, QKV_ENTRIES);
             if (lane == 0) write_shared(&s.done[0], layer + 1);
@@ -73,7 +74,8 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) single_step(const 
         multiply<OF_ROW>(s, s.out, held);
         meet_all();
         if (warp == 0) {
-            for (int row = lane; row < OF_ROW; row += 32) s.found[row] = total_of<CHUNKS>(s, row) + s.tail[TAIL_OUT + row];
+            for (int row = lane; row < OF_ROW; row += 32)
+                s.found[row] = total_of<CHUNKS>(s, row) + s.tail[TAIL_OUT + row];
             __syncwarp();
             mail.send_all(MAIL_OUT + block * APART(ROW_ENTRIES), s.found, ROW_ENTRIES);
             if (lane == 0) write_shared(&s.done[1], layer + 1);
@@ -86,9 +88,11 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) single_step(const 
         meet_all();
         if (warp == 0) {
             const float2 moments = moments_of(s);
-            for (int pair = lane; pair < OF_UP / 2; pair += 32)
-                s.found[pair] = __uint_as_float(narrow_pair(activated(normed(s, moments, TAIL_UP, PADDED(OF_UP), 2 * pair)),
-                                                            activated(normed(s, moments, TAIL_UP, PADDED(OF_UP), 2 * pair + 1))));
+            for (int pair = lane; pair < OF_UP / 2; pair += 32) {
+                const float even = activated(normed(s, moments, TAIL_UP, PADDED(OF_UP), 2 * pair));
+                const float odd = activated(normed(s, moments, TAIL_UP, PADDED(OF_UP), 2 * pair + 1));
+                s.found[pair] = __uint_as_float(narrow_pair(even, odd));
+            }
             __syncwarp();
             mail.send_all(MAIL_UP + block * APART(UP_ENTRIES), s.found, UP_ENTRIES);
             if (lane == 0) write_shared(&s.done[2], layer + 1);
@@ -107,7 +111,8 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) single_step(const 
         multiply_inner<OF_ROW>(s);
         meet_all();
         if (warp == 0) {
-            for (int row = lane; row < OF_ROW; row += 32) s.found[row] = total_of<WARPS>(s, row) + s.tail[TAIL_DOWN + row];
+            for (int row = lane; row < OF_ROW; row += 32)
+                s.found[row] = total_of<WARPS>(s, row) + s.tail[TAIL_DOWN + row];
             __syncwarp();
             mail.send_all(MAIL_DOWN + block * APART(ROW_ENTRIES), s.found, ROW_ENTRIES);
             if (lane == 0) write_shared(&s.done[3], layer + 1);
