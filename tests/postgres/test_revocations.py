@@ -33,9 +33,12 @@ async def test_a_hundred_revocations_hold_on_both_replicas_within_two_seconds(
         for n in range(TRIES)
     ]
 
-    async def follow(replica: Authenticator, key: NewKey, revoked: "asyncio.Future[float]") -> float:
+    async def follow(
+        replica: Authenticator, key: NewKey, follows: asyncio.Semaphore, revoked: "asyncio.Future[float]"
+    ) -> float:
         principal = await replica.authenticate(key.key)
         async with replica.watch(principal) as stop:
+            follows.release()
             began_s = await revoked
             await stop.wait()
         took_s = time.monotonic() - began_s
@@ -47,8 +50,11 @@ async def test_a_hundred_revocations_hold_on_both_replicas_within_two_seconds(
 
     async def one_try(number: int) -> list[float]:
         revoked: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-        followers = [asyncio.create_task(follow(replica, keys[number], revoked)) for replica in both]
-        await asyncio.sleep(0.5 + random_.uniform(0, 5))
+        follows = asyncio.Semaphore(0)
+        followers = [asyncio.create_task(follow(replica, keys[number], follows, revoked)) for replica in both]
+        for _ in followers:
+            await follows.acquire()
+        await asyncio.sleep(random_.uniform(0, 5))
         revoking = replicas[number % 2]
         await revoking.run(lambda c: revoke_key(c, clock=CLOCK, key=f"key{number}"))
         revoked.set_result(time.monotonic())
