@@ -61,10 +61,7 @@ class TokenEvent:
 
     def and_then(self, later: "TokenEvent") -> "TokenEvent":
         """Both as one."""
-        return TokenEvent(
-            job_id=self.job_id, ids=self.ids + later.ids, logprobs=self.logprobs + later.logprobs,
-            top=self.top + later.top,
-        )  # fmt: skip
+        return joined((self, later))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

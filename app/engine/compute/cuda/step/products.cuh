@@ -180,3 +180,10 @@ __device__ __forceinline__ float2 moments_of(const Shared& s) {
 __device__ __forceinline__ float normed(const Shared& s, float2 moments, int tail, int padded, int row) {
     return moments.y * (total_of<CHUNKS>(s, row) - moments.x * s.tail[tail + row]) + s.tail[tail + padded + row];
 }
+
+// What this block adds to the row, by its first warp: what so many warps found, and the bias.
+template <int PARTS> __device__ __forceinline__ void send_row(Shared& s, const Mail& mail, int place, int tail) {
+    for (int row = threadIdx.x; row < OF_ROW; row += 32) s.found[row] = total_of<PARTS>(s, row) + s.tail[tail + row];
+    __syncwarp();
+    mail.send_all(place + blockIdx.x * APART(ROW_ENTRIES), s.found, ROW_ENTRIES);
+}

@@ -73,13 +73,8 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) single_step(const 
         for (int at = 0; at < 8; at++) held[at] = s.read[warp % CHUNKS * 256 + lane * 8 + at];
         multiply<OF_ROW>(s, s.out, held);
         meet_all();
-        if (warp == 0) {
-            for (int row = lane; row < OF_ROW; row += 32)
-                s.found[row] = total_of<CHUNKS>(s, row) + s.tail[TAIL_OUT + row];
-            __syncwarp();
-            mail.send_all(MAIL_OUT + block * APART(ROW_ENTRIES), s.found, ROW_ENTRIES);
-            if (lane == 0) write_shared(&s.done[1], layer + 1);
-        }
+        if (warp == 0) send_row<CHUNKS>(s, mail, MAIL_OUT, TAIL_OUT);
+        if (thread == 0) write_shared(&s.done[1], layer + 1);
         // The inner row.
         add_row(s, mail, MAIL_OUT);
         await_barrier(&s.ready[2], parity);
@@ -110,13 +105,8 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) single_step(const 
         await_barrier(&s.ready[3], parity);
         multiply_inner<OF_ROW>(s);
         meet_all();
-        if (warp == 0) {
-            for (int row = lane; row < OF_ROW; row += 32)
-                s.found[row] = total_of<WARPS>(s, row) + s.tail[TAIL_DOWN + row];
-            __syncwarp();
-            mail.send_all(MAIL_DOWN + block * APART(ROW_ENTRIES), s.found, ROW_ENTRIES);
-            if (lane == 0) write_shared(&s.done[3], layer + 1);
-        }
+        if (warp == 0) send_row<WARPS>(s, mail, MAIL_DOWN, TAIL_DOWN);
+        if (thread == 0) write_shared(&s.done[3], layer + 1);
     }
     score_all(s, mail);
     choose(s, mail, position);
