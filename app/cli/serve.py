@@ -50,8 +50,8 @@ class Server(uvicorn.Server):
     """
 
     greet: Callable[[], Coroutine[Any, Any, None]] | None = None
-    _greeting: asyncio.Task[None] | None = None
-    _settling: asyncio.Task[None] | None = None
+    """Run when the models are loaded."""
+    _beginning: asyncio.Task[None] | None = None
     _asked_s: float | None = None
 
     def __init__(self, config: uvicorn.Config, *, drain_delay_s: float, drain_s: float) -> None:
@@ -67,14 +67,14 @@ class Server(uvicorn.Server):
         """See uvicorn."""
         await super().startup(sockets)
         if self.started:
-            self._settling = asyncio.create_task(self._settle())
-        if self.greet is not None and self.started:
-            self._greeting = asyncio.create_task(self.greet())
+            self._beginning = asyncio.create_task(self._begin())
 
-    async def _settle(self) -> None:
+    async def _begin(self) -> None:
         while (serving := self._serving) is None or not serving.is_started:  # noqa: ASYNC110 (once, at the start)
             await asyncio.sleep(POLL_S)
         settle_heap()
+        if self.greet is not None:
+            await self.greet()
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """The first signal begins to leave, the second aborts. (uvicorn would die of the signal after its work.)"""

@@ -1,8 +1,6 @@
 """What `make serve` prints when the server is ready: a key, and a call to paste for each task."""
 
-import asyncio
 import json
-import logging
 from typing import Any
 
 import typer
@@ -15,8 +13,6 @@ from app.registry.model import TaskName
 from app.registry.residency import Place, State
 from app.settings import Settings
 
-log = logging.getLogger(__name__)
-POLL_S = 0.1
 EXAMPLES: dict[TaskName, tuple[str, dict[str, Any]]] = {
     TaskName.GENERATION: ("/v1/completions", {"prompt": "Once upon a time", "max_tokens": 60, "stream": True}),
     TaskName.CLASSIFICATION: ("/v1/classifications", {"input": "What a lovely evening, we will come back!"}),
@@ -32,9 +28,7 @@ EXAMPLES: dict[TaskName, tuple[str, dict[str, Any]]] = {
 
 
 async def welcome(state: Any, settings: Settings) -> None:
-    """Wait until the models are loaded, then print. `state` is the application's."""
-    while not (hasattr(state, "serving") and state.serving.is_started):  # noqa: ASYNC110 (once, at the start)
-        await asyncio.sleep(POLL_S)
+    """Print it, when the models are loaded. `state` is the application's."""
     key = await first_key(settings)
     host = "127.0.0.1" if settings.api.host in ("0.0.0.0", "::") else settings.api.host  # nosec B104
     typer.echo(text(state.serving.residency.places, key, f"http://{host}:{settings.api.port}"))

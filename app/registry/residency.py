@@ -20,7 +20,6 @@ from app.errors import (
     ModelLoading,
     ModelNotFound,
     ModelUnavailable,
-    OperatorError,
     TollgateError,
 )
 from app.registry.catalogue import HEADS, Catalogue
@@ -34,7 +33,7 @@ from app.text.tokenizer import Tokenizer
 log = logging.getLogger(__name__)
 NOT_LOADED = "The model {} could not be loaded; the operator's log says why."
 AGAIN_S = 5.0
-"""How long no request tries again what failed by its files or its device."""
+"""How long no request tries again what failed, unless it was for want of room."""
 UNLOAD_POLL_S = 0.02
 
 
@@ -74,7 +73,7 @@ class Place:
     used_s: float = 0.0
     error: str | None = None
     again_s: float = 0.0
-    """Before then no request tries it: what is wrong with its files or its device is so for each of them."""
+    """Before then no request tries it: what is wrong with files, device or engine is so for each of them."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -140,7 +139,7 @@ class Residency:
     async def load(self, model_id: str, *, is_pressing: bool = True) -> Resident:
         """Bring a model into memory. Idempotent. Raises what stood in the way.
 
-        Files that were wrong are not tried again for a while, unless it is pressing: then ModelUnavailable.
+        What failed is not tried again for a while, unless it is pressing: then ModelUnavailable.
         """
         place = self.find(model_id)
         async with place.lock:
@@ -152,11 +151,16 @@ class Residency:
             place.state, place.error, place.again_s = State.LOADING, None, 0.0
             try:
                 place.resident = await self._load(place)
-            except TollgateError as error:
+            except MemoryBudgetExceeded as error:  # others may be idle at any time
                 place.state, place.error = State.FAILED, error.message
-                if isinstance(error, OperatorError):
-                    place.again_s = self._clock.monotonic_s() + AGAIN_S
                 raise
+            except TollgateError as error:
+                self._note_failed(place, error.message)
+                raise
+            except Exception as error:
+                log.exception("loading %s failed", model_id)
+                self._note_failed(place, f"{type(error).__name__}: {error}")
+                raise ModelUnavailable(NOT_LOADED.format(model_id), retry_after_s=AGAIN_S) from error
             except BaseException:
                 place.state = State.ABSENT
                 raise
@@ -248,6 +252,10 @@ class Residency:
             oldest = min(idle, key=lambda place: place.used_s)
             log.info("model %s is evicted to make room for %s", oldest.model.id, besides.model.id)
             await self._drop(oldest)
+
+    def _note_failed(self, place: Place, reason: str) -> None:
+        place.state, place.error = State.FAILED, reason
+        place.again_s = self._clock.monotonic_s() + AGAIN_S
 
     def _note_gone(self, model_id: str, reason: str) -> None:
         """The engine has it no more: the next request for it loads it, as one that was never there."""

@@ -1,5 +1,6 @@
 """The command as an operator runs it: it starts, greets, is killed, and starts again with every key and entry."""
 
+import gc
 import json
 import os
 import signal
@@ -13,7 +14,10 @@ from pathlib import Path
 
 import httpx
 
+from app.cli.serve import server_of
+from app.main import build_app
 from app.metering.journal import Journal
+from app.settings import Settings
 from tests.fixtures.residency import write_catalogue
 
 COMMAND = [sys.executable, "-m", "app"]
@@ -104,6 +108,29 @@ def test_the_greeting_gives_a_key_that_works_once(tmp_path: Path, checkpoints: d
         assert httpx.get(url + "/v1/models", headers={"x-api-key": key}).status_code == 200
     with served(env, "--welcome") as (_, process):
         assert "sk-tg-" not in greeting(process)
+
+
+async def test_what_the_start_has_made_is_out_of_the_collector_s_sight_before_the_server_greets(
+    tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    catalogue = write_catalogue(tmp_path, checkpoints, load="start")
+    engine = {"threads": 1, "transport": "inline"}
+    settings = Settings(home=tmp_path, engine=engine, registry={"catalogue": catalogue}, api={"port": free_port()})
+    server = server_of(build_app(settings), settings, is_welcoming=False)
+    frozen: list[int] = []
+
+    async def greet() -> None:
+        frozen.append(gc.get_freeze_count())
+        server.should_exit = True
+
+    server.greet = greet
+    switch_s = sys.getswitchinterval()
+    try:
+        await server.serve()
+        assert frozen and frozen[0] > 10_000
+    finally:
+        gc.unfreeze()
+        sys.setswitchinterval(switch_s)
 
 
 def test_a_bad_setting_stops_the_start_in_one_line(tmp_path: Path) -> None:

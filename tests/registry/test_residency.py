@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from app.clock import SystemClock
+from app.engine.client import LoadedModel
+from app.engine.jobs import ModelSpec
 from app.engine.settings import EngineSettings
 from app.engine.transports.inline import InlineEngine
-from app.errors import Conflict, MemoryBudgetExceeded, ModelUnavailable, VerificationFailed
+from app.errors import Conflict, EngineLost, MemoryBudgetExceeded, ModelUnavailable, VerificationFailed
 from app.registry.catalogue import load_catalogue
 from app.registry.residency import Residency, State
 from app.registry.settings import RegistrySettings
@@ -136,4 +138,38 @@ async def test_what_is_wrong_is_tried_once_for_a_crowd_and_again_when_it_is_pres
     clock.turn(6)
     async with made.lease("tiny-bert-qa"):
         pass
+    await engine.close()
+
+
+class FailingEngine(InlineEngine):
+    """Loads nothing, for a reason that may be nobody's foresight."""
+
+    reason: Exception
+    asked: int = 0
+
+    async def load(self, spec: ModelSpec) -> LoadedModel:
+        self.asked += 1
+        raise self.reason
+
+
+@pytest.mark.parametrize("reason", [EngineLost(), ModelUnavailable(), RuntimeError("out of something")], ids=repr)
+async def test_a_load_that_brings_the_engine_down_or_fails_as_nobody_foresaw_is_not_tried_by_every_request(
+    reason: Exception, tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    engine, clock = FailingEngine(settings=EngineSettings(threads=1), clock=SystemClock()), TurnedClock()
+    engine.reason = reason
+    catalogue = load_catalogue(write_catalogue(tmp_path, checkpoints))
+    made = Residency(catalogue=catalogue, engine=engine, settings=RegistrySettings(), home=tmp_path, clock=clock)
+
+    async def refused() -> None:
+        with pytest.raises(ModelUnavailable):
+            async with made.lease("tiny-bert-qa"):
+                pass
+
+    await asyncio.gather(*(refused() for _ in range(20)))
+    assert engine.asked == 1
+    assert made.find("tiny-bert-qa").state is State.FAILED
+    clock.turn(6)
+    await refused()
+    assert engine.asked == 2
     await engine.close()
