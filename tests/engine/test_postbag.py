@@ -64,6 +64,15 @@ def test_no_more_is_held_than_the_reader_may_be_behind(tokens_max: int, left_s: 
     assert left_s in due
 
 
+def test_what_is_held_is_counted_in_tokens_however_many_come_at_a_time() -> None:
+    made = postbag("whole", tokens_max=4)
+    made.put([token("whole", 1)], 5.0)
+    made.take(5.0)
+    assert made.put([token("whole", 2, 3, 4)], 5.01) == 5.01 + WHOLE_S
+    assert made.put([token("whole", 5, 6)], 5.02) == 5.02
+    assert made.take(5.02) == ([token("whole", 2, 3, 4, 5, 6)], None)
+
+
 STEPS = st.lists(
     st.tuples(st.floats(0, 0.06), st.lists(st.sampled_from(["a", "b", "stream"]), max_size=4), st.booleans()),
     max_size=30,

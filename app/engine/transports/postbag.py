@@ -6,6 +6,7 @@ No clock, no socket: whoever asks says what time it is.
 import math
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from app.engine.events import Event, FailedEvent, FinishedEvent, TokenEvent, together
 from app.engine.jobs import DecodeJob, Job
@@ -14,6 +15,12 @@ TELL_S = 0.002
 """Between two messages: where steps are shorter, a row's tokens of several go together."""
 WHOLE_S = 0.05
 """How long tokens wait for more of them where their reader shows nothing before the row's end."""
+
+
+@dataclass(slots=True)
+class _Held:
+    events: list[TokenEvent] = field(default_factory=list)
+    tokens: int = 0
 
 
 class Postbag:
@@ -26,7 +33,7 @@ class Postbag:
         self._ready: list[Event] = []
         self._unbegun: set[str] = set()
         """Jobs to be held, of which no token has come: their readers learn at once that they have begun."""
-        self._held: dict[str, list[TokenEvent]] = {}
+        self._held: dict[str, _Held] = {}
         self._held_since_s = math.inf
         self._told_s = -math.inf
         self._due_s = math.inf
@@ -54,7 +61,7 @@ class Postbag:
             if now_s >= self._held_since_s + WHOLE_S:
                 for job_id in self._held:
                     self._release(job_id)
-            if not any(self._held.values()):
+            if not any(held.tokens for held in self._held.values()):
                 self._held_since_s = math.inf
             found, self._ready = self._ready, []
             if found:
@@ -66,9 +73,10 @@ class Postbag:
         job_id = event.job_id
         held = self._held.get(job_id)
         if held is not None and isinstance(event, TokenEvent):
-            held.append(event)
+            held.events.append(event)
+            held.tokens += len(event.ids)
             self._held_since_s = min(self._held_since_s, now_s)
-            if len(held) >= self._tokens_max:
+            if held.tokens >= self._tokens_max:
                 self._release(job_id)
             return
         if held is not None:
@@ -79,8 +87,8 @@ class Postbag:
             self._unbegun.discard(job_id)
         elif isinstance(event, TokenEvent) and job_id in self._unbegun:
             self._unbegun.discard(job_id)
-            self._held[job_id] = []
+            self._held[job_id] = _Held()
 
     def _release(self, job_id: str) -> None:
-        self._ready += self._held[job_id]
-        self._held[job_id] = []
+        self._ready += self._held[job_id].events
+        self._held[job_id] = _Held()
