@@ -21,6 +21,7 @@ from app.errors import (
     ModelNotFound,
     ModelUnavailable,
     TollgateError,
+    VerificationFailed,
 )
 from app.registry.catalogue import HEADS, Catalogue
 from app.registry.locate import locate
@@ -32,6 +33,7 @@ from app.text.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 NOT_LOADED = "The model {} could not be loaded; the operator's log says why."
+FAILED = "model %s could not be loaded: %s"
 AGAIN_S = 5.0
 """How long no request tries again what failed, unless it was for want of room."""
 UNLOAD_POLL_S = 0.02
@@ -71,6 +73,8 @@ class Place:
     resident: Resident | None = None
     users: int = 0
     used_s: float = 0.0
+    needed_bytes: int = 0
+    """What it took when it was in memory last."""
     error: str | None = None
     again_s: float = 0.0
     """Before then no request tries it: what is wrong with files, device or engine is so for each of them."""
@@ -117,8 +121,10 @@ class Residency:
             if place.model.load is LoadPolicy.START:
                 try:
                     await self.load(place.model.id)
-                except TollgateError as error:
-                    log.error("model %s could not be loaded: %s", place.model.id, error.message)
+                except MemoryBudgetExceeded as error:
+                    log.error(FAILED, place.model.id, error.message)
+                except TollgateError:
+                    continue  # it is logged
 
     @asynccontextmanager
     async def lease(self, model_id: str) -> AsyncGenerator[Resident]:
@@ -151,15 +157,11 @@ class Residency:
             place.state, place.error, place.again_s = State.LOADING, None, 0.0
             try:
                 place.resident = await self._load(place)
-            except MemoryBudgetExceeded as error:  # others may be idle at any time
-                place.state, place.error = State.FAILED, error.message
-                raise
             except TollgateError as error:
-                self._note_failed(place, error.message)
+                self._note_failed(place, error, error.message)
                 raise
             except Exception as error:
-                log.exception("loading %s failed", model_id)
-                self._note_failed(place, f"{type(error).__name__}: {error}")
+                self._note_failed(place, error, f"{type(error).__name__}: {error}")
                 raise ModelUnavailable(NOT_LOADED.format(model_id), retry_after_s=AGAIN_S) from error
             except BaseException:
                 place.state = State.ABSENT
@@ -194,7 +196,6 @@ class Residency:
         except (ModelNotFound, ModelUnavailable, MemoryBudgetExceeded):
             raise
         except TollgateError as error:
-            log.error("model %s could not be loaded: %s", place.model.id, error.message)
             raise ModelUnavailable(NOT_LOADED.format(place.model.id), retry_after_s=AGAIN_S) from error
         except asyncio.CancelledError:
             loading.add_done_callback(lambda task: task.cancelled() or task.exception())
@@ -211,7 +212,10 @@ class Residency:
             locate, model, catalogue_folder=self._catalogue.folder, home=self._home, settings=self._settings
         )
         await asyncio.to_thread(verify, model, folder)
-        await self._make_room(await asyncio.to_thread(weight_bytes, folder), besides=place)
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        labels = model.labels or labels_of(config)
+        on_disk = await asyncio.to_thread(weight_bytes, folder)
+        await self._make_room(max(on_disk, place.needed_bytes), besides=place)
         tokenizer = await asyncio.to_thread(Tokenizer, folder)
         spec = ModelSpec(
             id=model.id, folder=str(folder), head=HEADS[model.tasks[0]], precision=model.precision,
@@ -221,41 +225,44 @@ class Residency:
         if rules is not None:
             spec = dataclasses.replace(spec, pooling=rules.pooling)
         loaded = await self._engine.load(spec)
+        place.needed_bytes = loaded.memory_bytes
         try:
             await self._make_room(loaded.memory_bytes, besides=place)
-        except MemoryBudgetExceeded:
+        except BaseException:
             await self._engine.unload(model.id)
             raise
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         return Resident(
-            model=model, loaded=loaded, tokenizer=tokenizer, labels=model.labels or labels_of(config), folder=folder,
+            model=model, loaded=loaded, tokenizer=tokenizer, labels=labels, folder=folder,
             score_function=score_function_of(config), vectors=rules,
         )  # fmt: skip
 
     async def _make_room(self, needed_bytes: int, *, besides: Place) -> None:
-        """Evict idle models until `needed_bytes` fit. Raises MemoryBudgetExceeded; what was evicted stays so."""
-        budget = self._settings.memory_bytes
-        if not budget:
-            return
-        while self.memory_bytes + needed_bytes > budget:
-            idle = [
-                place
-                for place in self.places
-                if place is not besides and place.state is State.RESIDENT
-                if not place.users and not place.model.is_pinned
-            ]
-            if not idle:
-                raise MemoryBudgetExceeded(
-                    f"The model {besides.model.id} needs {needed_bytes:,} bytes and {self.memory_bytes:,} of "
-                    f"{budget:,} are in use; try again when other models are idle."
-                )
-            oldest = min(idle, key=lambda place: place.used_s)
-            log.info("model %s is evicted to make room for %s", oldest.model.id, besides.model.id)
-            await self._drop(oldest)
+        """Evict idle models, the oldest first, until `needed_bytes` fit; none where that is not enough.
 
-    def _note_failed(self, place: Place, reason: str) -> None:
+        Raises MemoryBudgetExceeded.
+        """
+        budget = self._settings.memory_bytes
+        idle = [place for place in self.places if place is not besides and is_idle(place)]
+        least = self.memory_bytes - sum(place.memory_bytes for place in idle)
+        if budget and least + needed_bytes <= budget:
+            for oldest in sorted(idle, key=lambda place: place.used_s):
+                if self.memory_bytes + needed_bytes <= budget:
+                    break
+                if is_idle(oldest):  # still, after the one before has gone
+                    log.info("model %s is evicted to make room for %s", oldest.model.id, besides.model.id)
+                    await self._drop(oldest)
+        if budget and self.memory_bytes + needed_bytes > budget:
+            raise MemoryBudgetExceeded(
+                f"The model {besides.model.id} needs {needed_bytes:,} bytes and {self.memory_bytes:,} of "
+                f"{budget:,} are in use; try again when other models are idle."
+            )
+
+    def _note_failed(self, place: Place, error: Exception, reason: str) -> None:
         place.state, place.error = State.FAILED, reason
+        if isinstance(error, MemoryBudgetExceeded):
+            return  # there may be room at any time, and to look costs little
         place.again_s = self._clock.monotonic_s() + AGAIN_S
+        log.error(FAILED, place.model.id, reason, exc_info=None if isinstance(error, TollgateError) else error)
 
     def _note_gone(self, model_id: str, reason: str) -> None:
         """The engine has it no more: the next request for it loads it, as one that was never there."""
@@ -268,15 +275,26 @@ class Residency:
         await self._engine.unload(place.model.id)
 
 
+def is_idle(place: Place) -> bool:
+    """Whether the model may be evicted."""
+    return place.state is State.RESIDENT and not place.users and not place.model.is_pinned
+
+
 def weight_bytes(folder: Path) -> int:
     """The size of the weights on disk: a first guess at what they take in memory."""
     return sum(path.stat().st_size for path in folder.iterdir() if path.suffix in (".safetensors", ".bin"))
 
 
 def labels_of(config: dict[str, Any]) -> tuple[str, ...]:
-    """The checkpoint's own label names, in the order of its logits; none for a model without."""
+    """The checkpoint's own label names, in the order of its logits; none for a model without.
+
+    Raises VerificationFailed.
+    """
     found: dict[str, str] = config.get("id2label") or {}
-    return tuple(found[index] for index in sorted(found, key=int))
+    try:
+        return tuple(found[index] for index in sorted(found, key=int))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise VerificationFailed("config.json: id2label must give each number of a label its name") from error
 
 
 def score_function_of(config: dict[str, Any]) -> ScoreFunction:

@@ -72,6 +72,7 @@ async def test_the_budget_evicts_the_idle_oldest_and_never_the_used(
         with pytest.raises(MemoryBudgetExceeded, match="are in use"):
             await tight.load("tiny-bert-nli")
     assert tight.find("tiny-bert-nli").state is State.FAILED
+    assert tight.find("tiny-bert-qa").state is State.RESIDENT, "nobody is evicted in vain"
     async with tight.lease("tiny-bert-classifier"):
         pass
     async with tight.lease("tiny-bert-nli"):
@@ -138,6 +139,68 @@ async def test_what_is_wrong_is_tried_once_for_a_crowd_and_again_when_it_is_pres
     clock.turn(6)
     async with made.lease("tiny-bert-qa"):
         pass
+    await engine.close()
+
+
+class CountingEngine(InlineEngine):
+    """Knows what it was asked to load."""
+
+    def __init__(self, *, settings: EngineSettings) -> None:
+        super().__init__(settings=settings, clock=SystemClock())
+        self.loads: list[str] = []
+
+    async def load(self, spec: ModelSpec) -> LoadedModel:
+        self.loads.append(spec.id)
+        return await super().load(spec)
+
+
+async def test_what_did_not_fit_once_it_was_loaded_is_not_loaded_to_see_it_again_and_nothing_goes_for_it_in_vain(
+    tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    engine = CountingEngine(settings=EngineSettings(threads=1, slots=64))
+    catalogue = load_catalogue(write_catalogue(tmp_path, checkpoints))
+
+    def bounded(memory_bytes: int) -> Residency:
+        settings = RegistrySettings(memory_bytes=memory_bytes)
+        return Residency(catalogue=catalogue, engine=engine, settings=settings, home=tmp_path, clock=SystemClock())
+
+    free = bounded(0)
+    size, small = [(await free.load(name)).loaded.memory_bytes for name in ("tiny-gpt2", "tiny-bert-qa")]
+    await free.unload("tiny-gpt2")
+    await free.unload("tiny-bert-qa")
+    assert size > 2 * small, "most of it is its cache, of which the files say nothing"
+    tight = bounded(size - 1)
+    engine.loads.clear()
+
+    async def refused() -> None:
+        with pytest.raises(MemoryBudgetExceeded, match=f"needs {size:,} bytes"):
+            async with tight.lease("tiny-gpt2"):
+                pass
+
+    await refused()
+    await tight.load("tiny-bert-qa")
+    await asyncio.gather(*(refused() for _ in range(5)))
+    assert engine.loads == ["tiny-gpt2", "tiny-bert-qa"]
+    assert tight.find("tiny-bert-qa").state is State.RESIDENT
+    assert tight.memory_bytes == small
+    await engine.close()
+
+
+async def test_labels_that_are_not_numbered_are_refused_before_the_engine_has_the_model(
+    tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    folder = tmp_path / "unnumbered"
+    shutil.copytree(checkpoints["tiny-bert-classifier"], folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"id2label": ["neg", "pos"]}), encoding="utf-8")
+    engine = CountingEngine(settings=EngineSettings(threads=1))
+    path = write_catalogue(tmp_path, checkpoints | {"tiny-bert-classifier": folder})
+    made = Residency(
+        catalogue=load_catalogue(path), engine=engine, settings=RegistrySettings(), home=tmp_path, clock=SystemClock()
+    )
+    with pytest.raises(VerificationFailed, match="id2label"):
+        await made.load("tiny-bert-classifier")
+    assert engine.loads == []
     await engine.close()
 
 
