@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from app.engine.compute.activations import Activation
-from app.engine.compute.kernels import HAS_FMA, HAS_VNNI_512, linear, mixing, rows, threads, tiles
+from app.engine.compute.kernels import HAS_FMA, linear, mixing, rows, threads, tiles
 from app.engine.compute.kernels.microkernel import PANEL
 from app.engine.jobs import Precision
 
@@ -145,8 +145,8 @@ class Fp32Linear(PackedLinear):
 class Int8Linear(PackedLinear):
     """int8 weights, one scale an output; each row of x gets a scale and a zero of its own, the sums are exact.
 
-    Weights are held in panels (panels, inputs / 4, PANEL, 4), which is how the VNNI units read them. Where there are
-    none, `_int_mm` computes the same integers. (Dettmers et al. 2022, section 2: row-wise and column-wise scales, and
+    Weights are held in panels (panels, inputs / 4, PANEL, 4), which is how the VNNI units read them. Without
+    AVX2, `_int_mm` computes the same integers. (Dettmers et al. 2022, section 2: row-wise and column-wise scales, and
     zeros for what is not centred) `mixes` asks for x and the weights to be turned before they are quantised, which
     kernels/mixing.py can do for most widths: half the error where a few numbers of x are much larger than the others.
     """
@@ -163,8 +163,8 @@ class Int8Linear(PackedLinear):
         whole[: self.outputs] = (weight / scales.clamp_min(1e-30)[:, None]).round()
         self.sums = whole.sum(1).to(torch.int32)
         self.columns: torch.Tensor | None = None
-        self.panels = _aligned((len(self.bias) // PANEL if HAS_VNNI_512 else 0, inputs // 4, PANEL, 4), torch.int8)
-        if HAS_VNNI_512:
+        self.panels = _aligned((len(self.bias) // PANEL if HAS_FMA else 0, inputs // 4, PANEL, 4), torch.int8)
+        if HAS_FMA:
             self.panels.copy_(whole.to(torch.int8).view(-1, PANEL, inputs // 4, 4).transpose(1, 2))
         else:
             self.columns = whole.to(torch.int8).T.contiguous()

@@ -34,9 +34,9 @@ _FEATURES = dict(binding.get_host_cpu_features())
 HAS_512 = bool(_FEATURES.get("avx512f"))
 """Whether a register holds sixteen floats, and there are 32 of them; else eight, and 16."""
 HAS_FMA = HAS_512 or bool(_FEATURES.get("avx2") and _FEATURES.get("fma"))
-"""Whether the fp32 kernels of linear.py run here."""
+"""Whether the kernels of linear.py run here, in fp32 and in int8."""
 HAS_VNNI_512 = bool(HAS_512 and _FEATURES.get("avx512vnni"))
-"""Whether its int8 kernels run here."""
+"""Whether four bytes are multiplied and summed by one instruction, in sixteen lanes."""
 HAS_BF16_512 = bool(HAS_512 and _FEATURES.get("avx512bf16"))
 """Whether spans_bf16.py runs here."""
 

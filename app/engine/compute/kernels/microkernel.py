@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from app.engine.compute.kernels import HAS_512, HAS_VNNI_512
+from app.engine.compute.kernels import HAS_512, HAS_FMA, HAS_VNNI_512
 
 CALL_FIELDS = 14
 LANES = 16
@@ -25,10 +25,11 @@ ROWS_MAX = 12
 """Rows of a call: 12 x 2 sums, two panel vectors and a broadcast fill 27 of the 32 registers."""
 ROWS_MAX_256 = 6
 """The same of registers half as wide, for half a panel at a time: 6 x 2 sums, two parts of a panel vector and a
-broadcast fill 15 of the 16."""
+broadcast fill 15 of the 16. (In int8, where a vector becomes two, a few spill.)"""
 
 INT32, INT64, FLOAT = ir.IntType(32), ir.IntType(64), ir.FloatType()
 FLOATS, WORDS = ir.VectorType(FLOAT, LANES), ir.VectorType(INT32, LANES)
+HALVES = ir.VectorType(ir.IntType(16), 2 * LANES)
 VECTOR_BYTES = 64
 Builder = Any
 
@@ -82,9 +83,25 @@ def fused(builder: Builder, name: str, result: ir.Type, arguments: list[Any], **
 
 def _int8_step(builder: Builder, total: Any, panel: Any, left: Any) -> Any:
     """total += four unsigned bytes of the row times four signed bytes of the panel, in each lane."""
-    if not HAS_VNNI_512:
+    if HAS_VNNI_512:
+        return fused(builder, "llvm.x86.avx512.vpdpbusd.512", WORDS, [total, left, panel])
+    if not HAS_FMA:
         return total  # compiled beside the fp32 kernels, and never called (Int8Linear)
-    return fused(builder, "llvm.x86.avx512.vpdpbusd.512", WORDS, [total, left, panel])
+    bytes_wide, low = (ir.Constant(HALVES, [value] * 2 * LANES) for value in (8, 255))
+    weights, numbers = builder.bitcast(panel, HALVES), builder.bitcast(left, HALVES)
+    even = builder.ashr(builder.shl(weights, bytes_wide), bytes_wide), builder.and_(numbers, low)
+    odd = builder.ashr(weights, bytes_wide), builder.lshr(numbers, bytes_wide)
+    return builder.add(builder.add(total, _add_neighbours(builder, *even)), _add_neighbours(builder, *odd))
+
+
+def _add_neighbours(builder: Builder, one: Any, other: Any) -> Any:
+    """Of the products of 2 * LANES numbers of 16 bits the sums of every two, by AVX2: exact for numbers of 9 bits."""
+    found = []
+    for half in range(2):
+        places = ir.Constant(ir.VectorType(INT32, LANES), list(range(half * LANES, (half + 1) * LANES)))
+        parts = [builder.shuffle_vector(each, each, places) for each in (one, other)]
+        found.append(fused(builder, "llvm.x86.avx2.pmadd.wd", ir.VectorType(INT32, LANES // 2), parts))
+    return builder.shuffle_vector(*found, ir.Constant(ir.VectorType(INT32, LANES), list(range(LANES))))
 
 
 def add_products(builder: Builder, total: Any, panel: Any, left: Any) -> Any:
