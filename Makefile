@@ -24,7 +24,7 @@ test: install
 	$(BIN)/pytest
 
 # The long ones, wherever they are: 20 kills under 32 streams, a minute without PostgreSQL, Redis away under a crowd, 5 x the
-# capacity, 10,000 jobs, 10,000 cases of the OpenAPI document, … 35 tests, 15 minutes on two quiet cores; each has a
+# capacity, 10,000 jobs, 10,000 cases of the OpenAPI document, … 35 tests, 15 to 32 minutes on two quiet cores; each has a
 # bound of its own. Each makes its own data folder, and a fresh database on the one PostgreSQL they share.
 test-faults: install
 	$(BIN)/pytest -s -m fault_long
