@@ -51,4 +51,5 @@ async def test_two_servers_tell_a_real_receiver_each_share_once(
         assert len({found.id for found in receiver.received}) == 4
         assert all(found.is_signed_with(made.json()["secret"]) for found in receiver.received)
         assert all(b"one" not in found.body for found in receiver.received)
-        assert 'tollgate_webhook_attempts_total{outcome="delivered"}' in (await one.client.get("/metrics")).text
+        shown = [(await server.client.get("/metrics")).text for server in (one, other)]
+        assert any('tollgate_webhook_attempts_total{outcome="delivered"}' in text for text in shown), "one may do all"
