@@ -28,7 +28,7 @@ EXAMPLES: dict[TaskName, tuple[str, dict[str, Any]]] = {
 
 
 async def welcome(state: Any, settings: Settings) -> None:
-    """Print it, when the models are loaded. `state` is the application's."""
+    """Print it, once the models are loaded. `state` is the application's."""
     key = await first_key(settings)
     host = "127.0.0.1" if settings.api.host in ("0.0.0.0", "::") else settings.api.host  # nosec B104
     typer.echo(text(state.serving.residency.places, key, f"http://{host}:{settings.api.port}"))

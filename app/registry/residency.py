@@ -33,7 +33,7 @@ from app.text.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 NOT_LOADED = "The model {} could not be loaded; the operator's log says why."
-FAILED = "model %s could not be loaded: %s"
+LOAD_FAILED = "model %s could not be loaded: %s"
 AGAIN_S = 5.0
 """How long no request tries again what failed, unless it was for want of room."""
 UNLOAD_POLL_S = 0.02
@@ -122,7 +122,7 @@ class Residency:
                 try:
                     await self.load(place.model.id)
                 except MemoryBudgetExceeded as error:
-                    log.error(FAILED, place.model.id, error.message)
+                    log.error(LOAD_FAILED, place.model.id, error.message)
                 except TollgateError:
                     continue  # it is logged
 
@@ -262,7 +262,7 @@ class Residency:
         if isinstance(error, MemoryBudgetExceeded):
             return  # there may be room at any time, and to look costs little
         place.again_s = self._clock.monotonic_s() + AGAIN_S
-        log.error(FAILED, place.model.id, reason, exc_info=None if isinstance(error, TollgateError) else error)
+        log.error(LOAD_FAILED, place.model.id, reason, exc_info=None if isinstance(error, TollgateError) else error)
 
     def _note_gone(self, model_id: str, reason: str) -> None:
         """The engine has it no more: the next request for it loads it, as one that was never there."""

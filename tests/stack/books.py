@@ -62,7 +62,7 @@ def assert_balanced(stack: Stack, crowd: Crowd, tenant: str, *, killed: Collecti
     entries = entries_of(
         stack, tenant, [call.request_id for call in crowd.calls if call.request_id and call.status == 200]
     )
-    print(f"all entries were there after {time.monotonic() - began_s:.1f} s")
+    print(f"the entries were read after {time.monotonic() - began_s:.1f} s")
     known: set[str] = set()
     exact = over = 0
     chunk_max = max((call.chunk_max for call in crowd.calls), default=1)
