@@ -10,7 +10,7 @@ import torch
 
 from app.engine.compute.activations import Activation
 from app.engine.compute.kernels import HAS_FMA, linear, mixing, rows, threads, tiles
-from app.engine.compute.kernels.microkernel import PANEL
+from app.engine.compute.kernels.microkernel import IN_PAIRS, PANEL
 from app.engine.jobs import Precision
 
 ALIGNMENT = 64
@@ -145,9 +145,9 @@ class Fp32Linear(PackedLinear):
 class Int8Linear(PackedLinear):
     """int8 weights, one scale an output; each row of x gets a scale and a zero of its own, the sums are exact.
 
-    Weights are held in panels (panels, inputs / 4, PANEL, 4), which is how the VNNI units read them. Without
-    AVX2, `_int_mm` computes the same integers. (Dettmers et al. 2022, section 2: row-wise and column-wise scales, and
-    zeros for what is not centred) `mixes` asks for x and the weights to be turned before they are quantised, which
+    Weights are held in panels (panels, inputs / 4, PANEL, 4), as the units read them. Without AVX2, `_int_mm` computes
+    the same integers. (Dettmers et al. 2022, section 2: row-wise and column-wise scales, and zeros for what is not
+    centred) `mixes` asks for x and the weights to be turned before they are quantised, which
     kernels/mixing.py can do for most widths: half the error where a few numbers of x are much larger than the others.
     """
 
@@ -166,6 +166,8 @@ class Int8Linear(PackedLinear):
         self.panels = _aligned((len(self.bias) // PANEL if HAS_FMA else 0, inputs // 4, PANEL, 4), torch.int8)
         if HAS_FMA:
             self.panels.copy_(whole.to(torch.int8).view(-1, PANEL, inputs // 4, 4).transpose(1, 2))
+            if IN_PAIRS:  # PANEL_ZERO more, in unsigned bytes
+                self.panels ^= -128
         else:
             self.columns = whole.to(torch.int8).T.contiguous()
 
@@ -195,11 +197,12 @@ class Int8Linear(PackedLinear):
             linear.linear_int8(x.numpy(), self.is_mixed, self.arrays, number, added, threads(), out)
 
     def _by_torch(self, x: torch.Tensor, act: Activation | None, add: torch.Tensor | None, out: Array) -> None:
-        quantised, scales = torch.empty(x.shape, dtype=torch.uint8), torch.empty(x.shape[0])
+        x = mixed(x) if self.is_mixed else x
+        quantised, scales = np.empty(x.shape, np.uint8), torch.empty(x.shape[0])
         zeros = torch.empty(x.shape[0], dtype=torch.int32)
-        linear.quantise(x.numpy(), self.is_mixed, quantised.numpy(), scales.numpy(), zeros.numpy())
+        linear.quantise(x.numpy(), quantised, scales.numpy(), zeros.numpy())
         assert self.columns is not None, "the caller has looked. This is a bug."
-        signed = (quantised.to(torch.int16) - 128).to(torch.int8)
+        signed = torch.from_numpy((quantised.astype(np.int16) - 128).astype(np.int8))
         sums = torch._int_mm(signed, self.columns) - (zeros - 128)[:, None] * self.sums  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage] (its only name)
         y = (sums.float() * (scales[:, None] * self.scales) + self.bias)[:, : self.outputs]
         y = act.function(y) if act else y

@@ -17,6 +17,7 @@ from app.engine.compute.kernels import (
     set_threads,
     threads,
 )
+from app.engine.compute.kernels.microkernel import ROOM
 from app.engine.compute.layers import Fp32Linear, Int8Linear, KernelNorm
 from app.engine.compute.pre_norm import Block, Layers
 from tests.engine.compute.late import check_at_once, check_left_and_late
@@ -137,7 +138,7 @@ def drawn_work(layers: Layers, tokens: StepTokens, x: torch.Tensor, cache: SlotC
     out = np.empty((rows, WIDTH), np.float32)
     of_rows = np.empty((2, 4, rows), np.float32), np.empty((2, 4, rows), np.int32)
     normed = np.empty((2, 2, rows, WIDTH), np.float32)
-    many = np.empty((2, 3, rows, WIDTH), np.uint8), np.empty((2, rows, INNER), np.uint8)
+    many = np.empty((2, 3, rows, WIDTH * ROOM), np.uint8), np.empty((2, rows, INNER * ROOM), np.uint8)
     parts = attention.cut(tokens.lengths_array)
     begins = attention.begins_of(parts, rows)
     found_of = np.empty((2, len(parts), WIDTH), np.float32), np.empty((2, len(parts), 2, HEADS), np.float32)

@@ -7,6 +7,7 @@ from numba.extending import overload
 from app.engine.compute.kernels.attention import begins_of, cut
 from app.engine.compute.kernels.encoder import COUNTER_WORDS, DOWN, OUT, QKV, UP
 from app.engine.compute.kernels.linear import PARALLEL, SERIAL
+from app.engine.compute.kernels.microkernel import ROOM
 from app.engine.compute.kernels.stages import (
     PATIENCE_FP32,
     PATIENCE_INT8,
@@ -120,7 +121,10 @@ def step(start, slots, positions, weights, is_int8, norms, epsilon, activation, 
     qkv, wide = np.empty((layers, rows, 3 * width), np.float32), np.empty((layers, rows, inner), np.float32)
     read, between = np.empty((layers, rows, width), np.float32), np.empty((layers, rows, width), np.float32)
     after, normed = np.empty((layers, rows, width), np.float32), np.empty((layers, 2, rows, width), np.float32)
-    few_bytes, many_bytes = np.empty((layers, 3, rows, width), np.uint8), np.empty((layers, rows, inner), np.uint8)
+    few_bytes, many_bytes = (
+        np.empty((layers, 3, rows, width * ROOM), np.uint8),
+        np.empty((layers, rows, inner * ROOM), np.uint8),
+    )
     of_rows, zeros = np.empty((layers, 4, rows), np.float32), np.empty((layers, 4, rows), np.int32)
     parts = cut(positions + 1)
     begins = begins_of(parts, rows)

@@ -9,7 +9,9 @@ from numba import njit, prange
 
 from app.engine.compute.kernels import scalar
 from app.engine.compute.kernels.microkernel import (
+    IN_PAIRS,
     PANEL,
+    ROOM,
     ROWS_MAX,
     multiply_fp32,
     multiply_int8,
@@ -17,9 +19,10 @@ from app.engine.compute.kernels.microkernel import (
     store_rows,
 )
 from app.engine.compute.kernels.mixing import mix_row
+from app.engine.compute.kernels.pairs import pair_row
+from app.engine.compute.kernels.scalar import SERIAL
 from app.engine.compute.kernels.tasks import take
 
-SERIAL = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz"}}
 PARALLEL = {**SERIAL, "parallel": True}
 TILE_ROWS = 48
 """Rows that a panel passes by before the next one: few, so that what they write lies in few pages."""
@@ -66,24 +69,38 @@ def quantise_row(x, quantised):
 
 
 @njit(**SERIAL)
-def read_row(x, is_mixed, mixed, quantised):
-    """quantise_row of x, mixed first where the layer's weights are: mixed is room for that, of x's size if needed."""
+def ready_row(x, room):
+    """quantise_row of x (inputs,) → room (inputs * ROOM,) as multiply_int8 reads a row, its scale and zero."""
+    scale, zero = quantise_row(x, room[: x.size])
+    return scale, pair_row(room, x.size, zero) if IN_PAIRS else zero
+
+
+@njit(**SERIAL)
+def read_row(x, is_mixed, mixed, room):
+    """ready_row of x, mixed first where the layer's weights are: mixed is room for that, of x's size if needed."""
     if is_mixed:
         mix_row(x, mixed)
-        return quantise_row(mixed, quantised)
-    return quantise_row(x, quantised)
+        return ready_row(mixed, room)
+    return ready_row(x, room)
+
+
+@njit(**SERIAL)
+def quantise(x, quantised, scales, zeros):
+    """quantise_row of every row of x (rows, inputs)."""
+    for row in range(x.shape[0]):
+        scales[row], zeros[row] = quantise_row(x[row], quantised[row])
 
 
 @njit(**PARALLEL)
-def quantise(x, is_mixed, quantised, scales, zeros):
+def ready(x, is_mixed, room, scales, zeros):
     """read_row of every row of x (rows, inputs)."""
     mixed = np.empty((x.shape[0], x.shape[1] if is_mixed else 0), np.float32)
     if x.shape[0] < WHOLE_ROWS:
         for row in range(x.shape[0]):
-            scales[row], zeros[row] = read_row(x[row], is_mixed, mixed[row], quantised[row])
+            scales[row], zeros[row] = read_row(x[row], is_mixed, mixed[row], room[row])
     else:
         for row in prange(x.shape[0]):
-            scales[row], zeros[row] = read_row(x[row], is_mixed, mixed[row], quantised[row])
+            scales[row], zeros[row] = read_row(x[row], is_mixed, mixed[row], room[row])
 
 
 @njit(**SERIAL)
@@ -131,28 +148,30 @@ def group_panels(tiles, panels, panel_bytes):
 
 
 @njit(**SERIAL)
-def pass_panels(is_int8, span, row_bytes, left, scales, weights, activation, added, out):
+def pass_panels(is_int8, span, column_bytes, left, scales, weights, activation, added, out):
     """Rows times panels, span = (first row, last + 1, first panel, last + 1), and what follows → out (rows, outputs).
 
-    left is the address of the left matrix, of row_bytes a row; scales the addresses of the rows' scales and zeros;
-    weights those of the panels, their scales, their sums and the bias; added (rows, outputs) or (rows, 0).
+    left is the address of the left matrix, in int8 of rows as ready_row makes them, and column_bytes what a column of
+    a panel takes; scales are the addresses of the rows' scales and zeros, weights those of the panels, their scales,
+    their sums and the bias; added (rows, outputs) or (rows, 0).
     """
     start, stop, first_panel, last_panel = span
     panels, weight_scales, weight_sums, bias = weights
     outputs = out.shape[1]
     stride = outputs * 4
     values = np.empty(ROWS_MAX * PANEL, np.float32)
+    left_bytes = column_bytes * ROOM if is_int8 else column_bytes
     for panel in range(first_panel, last_panel):
         first = panel * PANEL
         width = min(outputs - first, PANEL)
-        row, ahead = start, row_bytes * PANEL
+        row, ahead = start, column_bytes * PANEL
         while row < stop:
-            taken = rows_of_call(stop - row)
+            taken = rows_of_call(stop - row, is_int8)
             target = out.ctypes.data + row * stride + first * 4
             other = added.ctypes.data + row * stride + first * 4 if added.shape[1] else 0
             is_direct = activation == 0 and width == PANEL
             call = (
-                left + row * row_bytes, row_bytes, panels + panel * row_bytes * PANEL, row_bytes // 4,
+                left + row * left_bytes, left_bytes, panels + panel * column_bytes * PANEL, column_bytes // 4,
                 scales[0] + row * 4, scales[1] + row * 4, weight_scales + first * 4, weight_sums + first * 4,
                 bias + first * 4, other if is_direct else 0, stride,
                 target if is_direct else values.ctypes.data, stride if is_direct else PANEL * 4, ahead,
@@ -169,19 +188,19 @@ def pass_panels(is_int8, span, row_bytes, left, scales, weights, activation, add
                 else:
                     store_some(values, width, added, out, row, row + taken)
             row += taken
-            ahead += row_bytes * PANEL // 2
+            ahead += column_bytes * PANEL // 2
 
 
 @njit(**SERIAL)
 def pass_tile(is_int8, task, shape, left, scales, weights, activation, added, out):
     """One task: the tile of rows `task % tiles` times the panels of the group `task // tiles`, as pass_panels does it.
 
-    shape is (rows, bytes of a row of the left matrix, tiles, rows of a tile, panels, panels of a group).
+    shape is (rows, bytes of a column of the panels, tiles, rows of a tile, panels, panels of a group).
     """
-    rows, row_bytes, tiles, of_tile, count, of_group = shape
+    rows, column_bytes, tiles, of_tile, count, of_group = shape
     start, group = task % tiles * of_tile, task // tiles * of_group
     span = (start, min(rows, start + of_tile), group, min(count, group + of_group))
-    pass_panels(is_int8, span, row_bytes, left, scales, weights, activation, added, out)
+    pass_panels(is_int8, span, column_bytes, left, scales, weights, activation, added, out)
 
 
 @njit(**SERIAL)
@@ -195,12 +214,12 @@ def store_some(values, width, added, out, start, stop):
 
 
 @njit(**SERIAL)
-def shape_of(rows, row_bytes, panels):
+def shape_of(rows, column_bytes, panels):
     """How the work is cut into tasks, see pass_tile; and how many tasks that makes."""
     of_tile = tile_rows(rows)
     tiles = (rows + of_tile - 1) // of_tile
-    of_group = group_panels(tiles, panels, row_bytes * PANEL)
-    return (rows, row_bytes, tiles, of_tile, panels, of_group), tiles * ((panels + of_group - 1) // of_group)
+    of_group = group_panels(tiles, panels, column_bytes * PANEL)
+    return (rows, column_bytes, tiles, of_tile, panels, of_group), tiles * ((panels + of_group - 1) // of_group)
 
 
 @njit(**PARALLEL)
@@ -211,13 +230,13 @@ def linear_int8(x, is_mixed, layer, activation, added, threads, out):
     (rows, outputs) or (rows, 0).
     """
     panels, weight_scales, weight_sums, bias = layer
-    quantised = np.empty(x.shape, np.uint8)
+    room = np.empty((x.shape[0], x.shape[1] * ROOM), np.uint8)
     scales, zeros = np.empty(x.shape[0], np.float32), np.empty(x.shape[0], np.int32)
-    quantise(x, is_mixed, quantised, scales, zeros)
+    ready(x, is_mixed, room, scales, zeros)
     shape, tasks = shape_of(x.shape[0], x.shape[1], panels.shape[0])
     weights = (panels.ctypes.data, weight_scales.ctypes.data, weight_sums.ctypes.data, bias.ctypes.data)
     of_rows = (scales.ctypes.data, zeros.ctypes.data)
-    left = quantised.ctypes.data
+    left = room.ctypes.data
     counter = np.zeros(1, np.int64)
     for _ in prange(threads):
         task = take(counter.ctypes.data)
@@ -225,7 +244,7 @@ def linear_int8(x, is_mixed, layer, activation, added, threads, out):
             pass_tile(True, task, shape, left, of_rows, weights, activation, added, out)
             task = take(counter.ctypes.data)
     scalar.keep(counter)
-    scalar.keep(quantised)
+    scalar.keep(room)
     scalar.keep(scales)
     scalar.keep(zeros)
 

@@ -21,16 +21,23 @@ LANES = 16
 VECTORS = 2
 PANEL = LANES * VECTORS
 """Columns of a panel."""
+IN_PAIRS = HAS_FMA and not HAS_VNNI_512
+"""Whether int8 products sum pairs in 16 bits, and so read rows and panels that are laid out for it."""
+ROOM = 9 if IN_PAIRS else 1
+"""Bytes of a row in an int8 product for each of its numbers. The numbers come first; in pairs they are signed, and what
+16 bits would not hold the products of follows: how many rests there are, what to add to the row's sums, and the rests,
+at most three a step, each as the place of the step's vectors in a panel and four numbers more for it (4 bytes each)."""
 ROWS_MAX = 12
 """Rows of a call: 12 x 2 sums, two panel vectors and a broadcast fill 27 of the 32 registers."""
 ROWS_MAX_256 = 6
 """The same of registers half as wide, for half a panel at a time: 6 x 2 sums, two parts of a panel vector and a
-broadcast fill 15 of the 16. (In int8, where a vector becomes two, a few spill.)"""
+broadcast fill 15 of the 16. (In int8 four rows: what is between bytes and sums needs three.)"""
 
-INT32, INT64, FLOAT = ir.IntType(32), ir.IntType(64), ir.FloatType()
+INT8_BITS, INT16, INT32, INT64, FLOAT = (*(ir.IntType(bits) for bits in (8, 16, 32, 64)), ir.FloatType())
 FLOATS, WORDS = ir.VectorType(FLOAT, LANES), ir.VectorType(INT32, LANES)
 HALVES = ir.VectorType(ir.IntType(16), 2 * LANES)
 VECTOR_BYTES = 64
+REST_BYTES = 8
 Builder = Any
 
 
@@ -53,7 +60,9 @@ class Kind:
     read: ir.Type
     """Four bytes of a row and of a column, as they are loaded."""
     step: Callable[[Builder, Any, Any, Any], Any]
-    finish: Callable[[Builder, list[list[Any]], Any], list[list[Any]]]
+    finish: Callable[[Builder, list[list[Any]], Any, Sequence[int]], list[list[Any]]]
+    has_rests: bool = False
+    """Whether something follows the numbers of a row, see ROOM."""
 
 
 def _address(builder: Builder, base: Any, offset: Any, kind: ir.Type) -> Any:
@@ -67,8 +76,10 @@ def splat(builder: Builder, scalar: Any) -> Any:
     return builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(INT32, LANES), [0] * LANES))
 
 
-def _store(builder: Builder, base: Any, offset: Any, values: list[Any]) -> None:
-    for place, value in enumerate(values):
+def _store(
+    builder: Builder, base: Any, offset: Any, values: list[Any], places: Sequence[int] = range(VECTORS)
+) -> None:  # fmt: skip
+    for place, value in zip(places, values, strict=True):
         following = builder.add(offset, ir.Constant(INT64, VECTOR_BYTES * place))
         builder.store(value, _address(builder, base, following, value.type), align=4)
 
@@ -81,27 +92,39 @@ def fused(builder: Builder, name: str, result: ir.Type, arguments: list[Any], **
     return builder.call(function, arguments, **flags)
 
 
-def _int8_step(builder: Builder, total: Any, panel: Any, left: Any) -> Any:
+def _add_bytes(builder: Builder, total: Any, panel: Any, left: Any) -> Any:
     """total += four unsigned bytes of the row times four signed bytes of the panel, in each lane."""
-    if HAS_VNNI_512:
-        return fused(builder, "llvm.x86.avx512.vpdpbusd.512", WORDS, [total, left, panel])
-    if not HAS_FMA:
+    if not HAS_VNNI_512:
         return total  # compiled beside the fp32 kernels, and never called (Int8Linear)
-    bytes_wide, low = (ir.Constant(HALVES, [value] * 2 * LANES) for value in (8, 255))
-    weights, numbers = builder.bitcast(panel, HALVES), builder.bitcast(left, HALVES)
-    even = builder.ashr(builder.shl(weights, bytes_wide), bytes_wide), builder.and_(numbers, low)
-    odd = builder.ashr(weights, bytes_wide), builder.lshr(numbers, bytes_wide)
-    return builder.add(builder.add(total, _add_neighbours(builder, *even)), _add_neighbours(builder, *odd))
+    return fused(builder, "llvm.x86.avx512.vpdpbusd.512", WORDS, [total, left, panel])
 
 
-def _add_neighbours(builder: Builder, one: Any, other: Any) -> Any:
-    """Of the products of 2 * LANES numbers of 16 bits the sums of every two, by AVX2: exact for numbers of 9 bits."""
-    found = []
-    for half in range(2):
-        places = ir.Constant(ir.VectorType(INT32, LANES), list(range(half * LANES, (half + 1) * LANES)))
-        parts = [builder.shuffle_vector(each, each, places) for each in (one, other)]
-        found.append(fused(builder, "llvm.x86.avx2.pmadd.wd", ir.VectorType(INT32, LANES // 2), parts))
-    return builder.shuffle_vector(*found, ir.Constant(ir.VectorType(INT32, LANES), list(range(LANES))))
+def _add_byte_pairs(builder: Builder, total: Any, panel: Any, left: Any) -> Any:
+    """total += four signed bytes of the row times four unsigned bytes of the panel, in each lane, by AVX2.
+
+    Pairs are summed in 16 bits, which hold them exactly as `linear.py` prepares the row.
+    """
+    half = LANES // 2
+    ones, sums = ir.Constant(ir.VectorType(INT16, LANES), [1] * LANES), []
+    for start in (0, half):
+        places = ir.Constant(ir.VectorType(INT32, half), list(range(start, start + half)))
+        words = [builder.shuffle_vector(each, each, places) for each in (panel, left, total)]
+        numbers = [builder.bitcast(each, ir.VectorType(INT8_BITS, 4 * half)) for each in words[:2]]
+        pairs = fused(builder, "llvm.x86.avx2.pmadd.ub.sw", ones.type, numbers)
+        found = fused(builder, "llvm.x86.avx2.pmadd.wd", words[2].type, [pairs, ones])
+        sums.append(_pinned(builder, builder.add(found, words[2])))
+    return builder.shuffle_vector(*sums, ir.Constant(WORDS, list(range(LANES))))
+
+
+def _pinned(builder: Builder, sums: Any) -> Any:
+    """The same, in a register at this place: the compiler moves neither what made it nor a load across.
+
+    Left to itself it begins so many products at a time that the sums leave their registers, where these are few.
+    """
+    if HAS_512:
+        return sums
+    kind = ir.FunctionType(sums.type, [sums.type])
+    return builder.call(ir.InlineAsm(kind, "", "=x,0,~{memory}", side_effect=True), [sums])
 
 
 def add_products(builder: Builder, total: Any, panel: Any, left: Any) -> Any:
@@ -138,16 +161,8 @@ def _prefetch(builder: Builder, base: Any, offset: Any) -> None:
     builder.call(function, [builder.inttoptr(builder.add(base, offset), bytes_type), *options])
 
 
-def _accumulate(builder: Builder, rows: int, kind: Kind, call: Any) -> list[list[Any]]:
-    """The loop over the steps → the sums, VECTORS of them a row; a loop for each vector where registers are few."""
-    if HAS_512:
-        return _loop(builder, rows, kind, call, range(VECTORS))
-    parts = [_loop(builder, rows, kind, call, [place]) for place in range(VECTORS)]
-    return [[sums[row][0] for sums in parts] for row in range(rows)]
-
-
-def _loop(builder: Builder, rows: int, kind: Kind, call: Any, places: Sequence[int]) -> list[list[Any]]:
-    """The sums of these vectors of the panel."""
+def _accumulate(builder: Builder, rows: int, kind: Kind, call: Any, places: Sequence[int]) -> list[list[Any]]:
+    """The loop over the steps → each row's sums, of these vectors of the panel."""
     left, left_stride, panel, steps = call[:4]
     ahead = builder.add(panel, call[-1])
     starts = [builder.add(left, builder.mul(left_stride, ir.Constant(INT64, row))) for row in range(rows)]
@@ -175,15 +190,51 @@ def _loop(builder: Builder, rows: int, kind: Kind, call: Any, places: Sequence[i
         total.add_incoming(new, loop)
     builder.cbranch(builder.icmp_signed("<", following, steps), loop, done)
     builder.position_at_end(done)
-    return found
+    if not kind.has_rests:
+        return found
+    return [_add_rests(builder, kind, call, *each, places) for each in zip(starts, found, strict=True)]
 
 
-def _finish_int8(builder: Builder, sums: list[list[Any]], call: Any) -> list[list[Any]]:
+def _add_rests(
+    builder: Builder, kind: Kind, call: Any, start: Any, sums: list[Any], places: Sequence[int]
+) -> list[Any]:
+    """A row's sums, with what follows its numbers: see ROOM."""
+    panel, steps = call[2:4]
+    held = builder.add(start, builder.mul(steps, ir.Constant(INT64, 4)))
+    count = builder.zext(_scalar(builder, held, ir.Constant(INT64, 0), INT32), INT64)
+    offset = splat(builder, _scalar(builder, held, ir.Constant(INT64, 4), INT32))
+    sums = [builder.add(each, offset) for each in sums]
+    before = builder.block
+    loop, done = builder.append_basic_block("rest"), builder.append_basic_block("done")
+    builder.cbranch(builder.icmp_signed(">", count, ir.Constant(INT64, 0)), loop, done)
+    builder.position_at_end(loop)
+    index = builder.phi(INT64)
+    index.add_incoming(ir.Constant(INT64, 0), before)
+    totals = [builder.phi(kind.sums) for _ in places]
+    following = builder.add(index, ir.Constant(INT64, 1))
+    place = builder.mul(following, ir.Constant(INT64, REST_BYTES))
+    at_panel = builder.zext(_scalar(builder, held, place, INT32), INT64)
+    word = _scalar(builder, held, builder.add(place, ir.Constant(INT64, 4)), INT32)
+    panels = _vectors(builder, panel, at_panel, ir.VectorType(kind.read, LANES), 64, places)
+    found = [kind.step(builder, *each, splat(builder, word)) for each in zip(totals, panels, strict=True)]
+    index.add_incoming(following, loop)
+    builder.cbranch(builder.icmp_signed("<", following, count), loop, done)
+    builder.position_at_end(done)
+    ends = [builder.phi(kind.sums) for _ in places]
+    for total, end, first, last in zip(totals, ends, sums, found, strict=True):
+        total.add_incoming(first, before)
+        total.add_incoming(last, loop)
+        end.add_incoming(first, before)
+        end.add_incoming(last, loop)
+    return ends
+
+
+def _finish_int8(builder: Builder, sums: list[list[Any]], call: Any, places: Sequence[int]) -> list[list[Any]]:
     """Minus the row's zero times the sum of the column's weights, times both scales, plus the bias."""
     scales, zeros, weight_scales, weight_sums, bias = call[4:9]
     start = ir.Constant(INT64, 0)
     factors, columns, biases = (
-        _vectors(builder, base, start, vector, 4)
+        _vectors(builder, base, start, vector, 4, places)
         for base, vector in ((weight_scales, FLOATS), (weight_sums, WORDS), (bias, FLOATS))
     )
     finished = []
@@ -201,42 +252,50 @@ def _finish_int8(builder: Builder, sums: list[list[Any]], call: Any) -> list[lis
     return finished
 
 
-def _finish_fp32(builder: Builder, sums: list[list[Any]], call: Any) -> list[list[Any]]:
+def _finish_fp32(builder: Builder, sums: list[list[Any]], call: Any, places: Sequence[int]) -> list[list[Any]]:
     """Plus the bias."""
-    biases = _vectors(builder, call[8], ir.Constant(INT64, 0), FLOATS, 4)
+    biases = _vectors(builder, call[8], ir.Constant(INT64, 0), FLOATS, 4, places)
     return [[builder.fadd(total, added) for total, added in zip(totals, biases, strict=True)] for totals in sums]
 
 
-def _finish_bf16(builder: Builder, sums: list[list[Any]], call: Any) -> list[list[Any]]:
+def _finish_bf16(builder: Builder, sums: list[list[Any]], call: Any, _places: Sequence[int]) -> list[list[Any]]:
     """Times the row's scale."""
     scales = [splat(builder, _scalar(builder, call[4], ir.Constant(INT64, 4 * row), FLOAT)) for row in range(len(sums))]
     return [[builder.fmul(total, scale) for total in totals] for totals, scale in zip(sums, scales, strict=True)]
 
 
+def _store_sums(builder: Builder, results: list[list[Any]], call: Any, places: Sequence[int]) -> None:
+    """To the rows of `out`, each of these vectors; plus those of `added`, unless its address is 0."""
+    added, added_stride, out, stride = call[9:13]
+    plain = builder.append_basic_block("plain")
+    plus, after = builder.append_basic_block("plus"), builder.append_basic_block("after")
+    builder.cbranch(builder.icmp_signed("==", added, ir.Constant(INT64, 0)), plain, plus)
+    for block, is_plain in ((plain, True), (plus, False)):
+        builder.position_at_end(block)
+        for row, values in enumerate(results):
+            if not is_plain:
+                offset = builder.mul(added_stride, ir.Constant(INT64, row))
+                others = _vectors(builder, added, offset, FLOATS, 4, places)
+                values = [builder.fadd(value, other) for value, other in zip(values, others, strict=True)]
+            _store(builder, out, builder.mul(stride, ir.Constant(INT64, row)), values, places)
+        builder.branch(after)
+    builder.position_at_end(after)
+
+
 def _kernel(rows: int, kind: Kind) -> Any:
     """An intrinsic over addresses and strides in bytes: `rows` rows of the left matrix times a panel, and what follows.
 
-    A step reads 4 bytes of each row of `left` and VECTORS vectors of the panel. The sums then become fp32 numbers
+    A step reads 4 bytes of each row of `left` and VECTORS vectors of the panel, where registers are few in a loop for
+    each of these. The sums then become fp32 numbers
     as the kind says, get, unless its address is 0, the row of `added`, and are stored to `out`. Each step also asks for
     a vector that lies so many bytes after the panel as the last field says, and for the following one in the next step.
     """
 
     def generate(context: Any, builder: Builder, _signature: Any, arguments: Any) -> Any:
         call = [builder.extract_value(arguments[0], place) for place in range(CALL_FIELDS)]
-        added, added_stride, out, stride = call[9:13]
-        results = kind.finish(builder, _accumulate(builder, rows, kind, call), call)
-        plain = builder.append_basic_block("plain")
-        plus, after = builder.append_basic_block("plus"), builder.append_basic_block("after")
-        builder.cbranch(builder.icmp_signed("==", added, ir.Constant(INT64, 0)), plain, plus)
-        for block, is_plain in ((plain, True), (plus, False)):
-            builder.position_at_end(block)
-            for row, values in enumerate(results):
-                if not is_plain:
-                    others = _vectors(builder, added, builder.mul(added_stride, ir.Constant(INT64, row)), FLOATS, 4)
-                    values = [builder.fadd(value, other) for value, other in zip(values, others, strict=True)]
-                _store(builder, out, builder.mul(stride, ir.Constant(INT64, row)), values)
-            builder.branch(after)
-        builder.position_at_end(after)
+        for places in [range(VECTORS)] if HAS_512 else [[place] for place in range(VECTORS)]:
+            sums = _accumulate(builder, rows, kind, call, places)
+            _store_sums(builder, kind.finish(builder, sums, call, places), call, places)
         return context.get_dummy_value()
 
     @intrinsic
@@ -275,7 +334,7 @@ def store_rows(typing, rows, values, added, out, stride):
     return types.void(*[types.intp] * 5), generate
 
 
-INT8 = Kind(WORDS, INT32, _int8_step, _finish_int8)
+INT8 = Kind(WORDS, INT32, _add_byte_pairs if IN_PAIRS else _add_bytes, _finish_int8, has_rests=IN_PAIRS)
 FP32 = Kind(FLOATS, FLOAT, add_products, _finish_fp32)
 BF16 = Kind(FLOATS, INT32, add_pairs, _finish_bf16)
 _I12, _I8, _I6, _I4, _I3, _I2, _I1 = (_kernel(rows, INT8) for rows in (12, 8, 6, 4, 3, 2, 1))
@@ -285,8 +344,10 @@ multiply_bf16 = _kernel(ROWS_MAX, BF16)
 
 
 @njit(nogil=True, cache=True)
-def rows_of_call(left: int) -> int:
+def rows_of_call(left: int, is_int8: bool) -> int:
     """How many of `left` rows the next call takes."""
+    if IN_PAIRS and is_int8:
+        return min(left, 4)
     if not HAS_512:
         return ROWS_MAX_256 if left >= ROWS_MAX_256 else min(left, 4)
     if left >= 12:
@@ -300,10 +361,10 @@ def rows_of_call(left: int) -> int:
 
 @njit(nogil=True, cache=True)
 def multiply_int8(rows, call):
-    """(rows, 4 * steps) unsigned bytes times a panel of signed bytes → (rows, PANEL) floats; the sums are exact."""
-    if rows == 12:
+    """(rows, 4 * steps) bytes times a panel of bytes → (rows, PANEL) floats; the sums are exact."""
+    if HAS_512 and rows == 12:
         _I12(call)
-    elif rows == 8:
+    elif HAS_512 and rows == 8:
         _I8(call)
     elif rows == 6:
         _I6(call)
@@ -320,9 +381,9 @@ def multiply_int8(rows, call):
 @njit(nogil=True, cache=True)
 def multiply_fp32(rows, call):
     """(rows, steps) floats times a panel of floats → (rows, PANEL) floats; each sum runs in the order of the steps."""
-    if rows == 12:
+    if HAS_512 and rows == 12:
         _F12(call)
-    elif rows == 8:
+    elif HAS_512 and rows == 8:
         _F8(call)
     elif rows == 6:
         _F6(call)

@@ -1,2 +1,4 @@
 PANEL: int
 ROWS_MAX: int
+IN_PAIRS: bool
+ROOM: int

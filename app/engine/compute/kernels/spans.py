@@ -91,7 +91,7 @@ def attend_head(queries, query_stride, count, visible, is_causal, keys, values, 
     zeros_at, scores_at, score_stride = zeros.ctypes.data, scores.ctypes.data, panels * PANEL * 4
     row = 0
     while row < count:
-        taken = rows_of_call(count - row)
+        taken = rows_of_call(count - row, False)
         longest = visible + row + taken - 1 if is_causal else visible
         left = queries + row * query_stride
         for panel in range((longest + PANEL - 1) // PANEL):

@@ -9,8 +9,8 @@ linear.py, rows.py and attention.py: a row gets the same bits as from them.
 from numba import njit
 
 from app.engine.compute.kernels.attention import ROW, START, STOP, attend_part, merge, store_row
-from app.engine.compute.kernels.linear import SERIAL, pass_tile, quantise_row, shape_of
-from app.engine.compute.kernels.microkernel import PANEL
+from app.engine.compute.kernels.linear import SERIAL, pass_tile, ready_row, shape_of
+from app.engine.compute.kernels.microkernel import PANEL, ROOM
 from app.engine.compute.kernels.rows import normalise_row
 from app.engine.compute.kernels.tasks import count_done, done, mark, pause, take
 
@@ -43,17 +43,17 @@ def norm_some(task, x, weight, bias, epsilon, out):
 def quantise_some(task, x, quantised, scales, zeros):
     """One task: some rows of x (rows, inputs) in 8 bits."""
     for row in range(task * ROWS_OF_TASK, min(x.shape[0], (task + 1) * ROWS_OF_TASK)):
-        scales[row], zeros[row] = quantise_row(x[row], quantised[row])
+        scales[row], zeros[row] = ready_row(x[row], quantised[row])
 
 
 @njit(**SERIAL)
 def multiply_some(is_int8, task, linear, reads, quantised, of_rows, activation, added, result):
     """One task of a product; reads (rows, inputs), in int8 as `quantised`, whose scales and zeros are of_rows."""
-    row_bytes, left = reads.shape[1] * 4, reads.ctypes.data
+    column_bytes, left = reads.shape[1] * 4, reads.ctypes.data
     if is_int8:
-        row_bytes, left = quantised.shape[1], quantised.ctypes.data
+        column_bytes, left = quantised.shape[1] // ROOM, quantised.ctypes.data
     scales, zeros = of_rows
-    shape, _ = shape_of(reads.shape[0], row_bytes, (linear[4] + PANEL - 1) // PANEL)
+    shape, _ = shape_of(reads.shape[0], column_bytes, (linear[4] + PANEL - 1) // PANEL)
     addresses, of_left = (linear[0], linear[1], linear[2], linear[3]), (scales.ctypes.data, zeros.ctypes.data)
     pass_tile(is_int8, task, shape, left, of_left, addresses, activation, added, result)
 

@@ -8,6 +8,7 @@ from numba import njit, prange
 
 from app.engine.compute.kernels import scalar
 from app.engine.compute.kernels.linear import PARALLEL, SERIAL, TILE_ROWS, pass_panels, read_row
+from app.engine.compute.kernels.microkernel import ROOM
 from app.engine.compute.kernels.tasks import take
 
 WHOLE_CALLS = 4
@@ -30,9 +31,9 @@ def edge(tile, tiles, rows):
 
 @njit(**SERIAL)
 def room_of(numbers):
-    """What a thread quantises the rows of a tile into: its bytes, scales and zeros, and a row that is mixed."""
+    """What a thread quantises the rows of a tile into: its numbers, scales and zeros, and a row that is mixed."""
     rows, mixed = ROWS_OF_TILE, np.empty(numbers, np.float32)
-    return np.empty(rows * numbers, np.uint8), np.empty(rows, np.float32), np.empty(rows, np.int32), mixed
+    return np.empty(rows * numbers * ROOM, np.uint8), np.empty(rows, np.float32), np.empty(rows, np.int32), mixed
 
 
 @njit(**SERIAL)
@@ -40,7 +41,7 @@ def project(x, is_mixed, weights, panels, buffers, activation, added, out):
     """x (rows, inputs) quantised, times so many panels, as linear_int8 does it; weights as pass_panels takes them."""
     held, scales, zeros, room = buffers
     rows, inputs = x.shape
-    quantised, mixed = held[: rows * inputs].reshape(rows, inputs), room[:inputs]
+    quantised, mixed = held[: rows * inputs * ROOM].reshape(rows, inputs * ROOM), room[:inputs]
     for row in range(rows):
         scales[row], zeros[row] = read_row(x[row], is_mixed, mixed, quantised[row])
     of_rows = (scales.ctypes.data, zeros.ctypes.data)

@@ -9,6 +9,7 @@ from numba.extending import overload
 from app.engine.compute.kernels.attention import begins_of, cut
 from app.engine.compute.kernels.encoder import COUNTER_WORDS
 from app.engine.compute.kernels.linear import PARALLEL, SERIAL
+from app.engine.compute.kernels.microkernel import ROOM
 from app.engine.compute.kernels.stages import (
     PATIENCE_FP32,
     PATIENCE_INT8,
@@ -199,8 +200,8 @@ def room_of(start, out, layers, heads, inner, parts, source_parts):
         np.empty((layers, rows, inner), np.float32),
         np.empty((layers, rows, width), np.float32),
         np.empty((layers, 3, rows, width), np.float32),
-        np.empty((layers, 5, rows, width), np.uint8),
-        np.empty((layers, rows, inner), np.uint8),
+        np.empty((layers, 5, rows, width * ROOM), np.uint8),
+        np.empty((layers, rows, inner * ROOM), np.uint8),
         np.empty((layers, 6, rows), np.float32),
         np.empty((layers, 6, rows), np.int32),
         np.empty((layers, parts, width), np.float32),
