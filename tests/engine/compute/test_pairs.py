@@ -11,7 +11,7 @@ from app.engine.compute.kernels.pairs import PAIR_MOST, pair_row
 from app.engine.compute.layers import Int8Linear
 
 CASES = settings(max_examples=50, deadline=None)
-ROOM, RESTS_MOST, LARGEST = 9, 3, 254
+ROOM, RESTS_MOST, LARGEST = 7, 2, 254
 STEP_BYTES = 128
 needs_fma = pytest.mark.skipif(not HAS_FMA, reason="this processor has no AVX2")
 near = st.integers(100, 150)

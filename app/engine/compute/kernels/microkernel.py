@@ -23,10 +23,10 @@ PANEL = LANES * VECTORS
 """Columns of a panel."""
 IN_PAIRS = HAS_FMA and not HAS_VNNI_512
 """Whether int8 products sum pairs in 16 bits, and so read rows and panels that are laid out for it."""
-ROOM = 9 if IN_PAIRS else 1
+ROOM = 7 if IN_PAIRS else 1
 """Bytes of a row in an int8 product for each of its numbers. The numbers come first; in pairs they are signed, and what
 16 bits would not hold the products of follows: how many rests there are, what to add to the row's sums, and the rests,
-at most three a step, each as the place of the step's vectors in a panel and four numbers more for it (4 bytes each)."""
+at most two a step, each as the place of the step's vectors in a panel and four numbers more for it (4 bytes each)."""
 ROWS_MAX = 12
 """Rows of a call: 12 x 2 sums, two panel vectors and a broadcast fill 27 of the 32 registers."""
 ROWS_MAX_256 = 6

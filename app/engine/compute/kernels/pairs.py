@@ -61,7 +61,8 @@ def split_step(words, center, step, rests, count):
 def pair_row(room, inputs, zero):
     """The numbers of a row above a zero → signed ones around a center, and what follows them, see ROOM, in place.
 
-    Returns the zero less the center. A center in the middle of most numbers leaves few rests, wherever the zero is.
+    Returns the zero less the center. A center in the middle of most numbers leaves few rests, wherever the zero is; so
+    far from both ends that three words hold the largest of a step.
     """
     numbers, pairs = room[:inputs], inputs // 2
     total = np.uint32(0)
