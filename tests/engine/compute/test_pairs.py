@@ -27,8 +27,7 @@ ends = st.sampled_from([0, 1, LARGEST - 1, LARGEST])
 def test_what_a_row_keeps_and_its_rests_are_the_row(numbers: list[int], zero: int) -> None:
     row = np.array(numbers + numbers[:1] * (-len(numbers) % 4), np.uint8)
     room = np.zeros(ROOM * row.size, np.uint8)
-    room[: row.size] = row
-    center = zero - int(pair_row(room, row.size, zero))
+    center = zero - int(pair_row(row.copy(), zero, room))
     count, offset = room[row.size :].view(np.int32)[:2]
     rests = room[row.size + 8 : row.size + 8 * (count + 1)].view(np.int32).reshape(count, 2)
     parts = [room[: row.size].view(np.int8).astype(int).reshape(-1, 4)]

@@ -70,9 +70,15 @@ def quantise_row(x, quantised):
 
 @njit(**SERIAL)
 def ready_row(x, room):
-    """quantise_row of x (inputs,) → room (inputs * ROOM,) as multiply_int8 reads a row, its scale and zero."""
-    scale, zero = quantise_row(x, room[: x.size])
-    return scale, pair_row(room, x.size, zero) if IN_PAIRS else zero
+    """quantise_row of x (inputs,) → room (inputs * ROOM,) as multiply_int8 reads a row; returns its scale and zero.
+
+    Each place of the room is written once, two may do the same row at a time.
+    """
+    if IN_PAIRS:
+        numbers = np.empty(x.size, np.uint8)
+        scale, zero = quantise_row(x, numbers)
+        return scale, pair_row(numbers, zero, room)
+    return quantise_row(x, room)
 
 
 @njit(**SERIAL)

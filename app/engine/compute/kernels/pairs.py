@@ -58,13 +58,14 @@ def split_step(words, center, step, rests, count):
 
 
 @njit(**SERIAL)
-def pair_row(room, inputs, zero):
-    """The numbers of a row above a zero → signed ones around a center, and what follows them, see ROOM, in place.
+def pair_row(numbers, zero, room):
+    """A row's numbers (inputs,) above a zero → room: signed ones around a center, and what follows them, see ROOM.
 
-    Returns the zero less the center. A center in the middle of most numbers leaves few rests, wherever the zero is; so
-    far from both ends that three words hold the largest of a step.
+    Each place of the room is written once, the numbers are used up. Returns the zero less the center. A center in the
+    middle of most numbers leaves few rests, wherever the zero is; so far from both ends that three words hold the
+    largest of a step.
     """
-    numbers, pairs = room[:inputs], inputs // 2
+    inputs, pairs = numbers.size, numbers.size // 2
     total = np.uint32(0)
     for place in range(inputs):
         total = np.uint32(total + np.uint32(numbers[place]))
@@ -86,6 +87,6 @@ def pair_row(room, inputs, zero):
                 if flags[2 * step] | flags[2 * step + 1]:
                     count = split_step(words, center, step, rests, count)
     for place in range(inputs):
-        numbers[place] -= np.uint8(center)
+        room[place] = np.uint8(numbers[place] - np.uint8(center))
     rests[0], rests[1] = count, -PANEL_ZERO * (np.int64(total) - inputs * center)
     return np.int32(zero - center)
