@@ -198,11 +198,11 @@ class Int8Linear(PackedLinear):
 
     def _by_torch(self, x: torch.Tensor, act: Activation | None, add: torch.Tensor | None, out: Array) -> None:
         x = mixed(x) if self.is_mixed else x
-        quantised, scales = np.empty(x.shape, np.uint8), torch.empty(x.shape[0])
+        quantised, scales = torch.empty(x.shape, dtype=torch.uint8), torch.empty(x.shape[0])
         zeros = torch.empty(x.shape[0], dtype=torch.int32)
-        linear.quantise(x.numpy(), quantised, scales.numpy(), zeros.numpy())
+        linear.quantise(x.numpy(), quantised.numpy(), scales.numpy(), zeros.numpy())
         assert self.columns is not None, "the caller has looked. This is a bug."
-        signed = torch.from_numpy((quantised.astype(np.int16) - 128).astype(np.int8))
+        signed = (quantised.to(torch.int16) - 128).to(torch.int8)
         sums = torch._int_mm(signed, self.columns) - (zeros - 128)[:, None] * self.sums  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage] (its only name)
         y = (sums.float() * (scales[:, None] * self.scales) + self.bias)[:, : self.outputs]
         y = act.function(y) if act else y
