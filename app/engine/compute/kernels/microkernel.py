@@ -102,7 +102,7 @@ def _add_bytes(builder: Builder, total: Any, panel: Any, left: Any) -> Any:
 def _add_byte_pairs(builder: Builder, total: Any, panel: Any, left: Any) -> Any:
     """total += four signed bytes of the row times four unsigned bytes of the panel, in each lane, by AVX2.
 
-    Pairs are summed in 16 bits, which hold them exactly as `linear.py` prepares the row.
+    Pairs are summed in 16 bits, which hold them exactly: `pairs.py` makes the row so.
     """
     half = LANES // 2
     ones, sums = ir.Constant(ir.VectorType(INT16, LANES), [1] * LANES), []
@@ -285,10 +285,10 @@ def _store_sums(builder: Builder, results: list[list[Any]], call: Any, places: S
 def _kernel(rows: int, kind: Kind) -> Any:
     """An intrinsic over addresses and strides in bytes: `rows` rows of the left matrix times a panel, and what follows.
 
-    A step reads 4 bytes of each row of `left` and VECTORS vectors of the panel, where registers are few in a loop for
-    each of these. The sums then become fp32 numbers
-    as the kind says, get, unless its address is 0, the row of `added`, and are stored to `out`. Each step also asks for
-    a vector that lies so many bytes after the panel as the last field says, and for the following one in the next step.
+    A step reads 4 bytes of each row of `left` and VECTORS vectors of the panel; where registers are few, each has a
+    loop of its own. The sums then become fp32 numbers as the kind says, get, unless its address is 0, the row of
+    `added`, and are stored to `out`. Each step also asks for a vector that lies so many bytes after the panel as the
+    last field says, and for the following one in the next step.
     """
 
     def generate(context: Any, builder: Builder, _signature: Any, arguments: Any) -> Any:
