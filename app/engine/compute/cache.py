@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -69,19 +70,36 @@ class StepTokens:
         self.prompts_array: Array = np.array(
             [(first, span.slot, span.start, span.count) for first, span in self.prompts], np.int64
         ).reshape(-1, 4)
-        self.slots = sent(self.slots_array, device)
-        self.positions = sent(self.positions_array, device)
-        self.short = sent(self.short_array, device)
-        self.long = sent(np.array(long, np.int64), device) if self.prompts else self.slots[:0]
-        """The prompts' tokens."""
+        self._long = long
+        self._device = device
         self.layout: Layout | None = None
         """Of the prompts; worked out by whoever attends to them so."""
         self._masks: dict[Span, torch.Tensor | None] = {}
 
+    @cached_property
+    def slots(self) -> torch.Tensor:
+        """On the device, as the others that follow: sent when first asked for, which the CPU's kernels do not."""
+        return sent(self.slots_array, self._device)
+
+    @cached_property
+    def positions(self) -> torch.Tensor:
+        """See positions_array."""
+        return sent(self.positions_array, self._device)
+
+    @cached_property
+    def short(self) -> torch.Tensor:
+        """See short_array."""
+        return sent(self.short_array, self._device)
+
+    @cached_property
+    def long(self) -> torch.Tensor:
+        """The prompts' tokens."""
+        return sent(np.array(self._long, np.int64), self._device) if self.prompts else self.slots[:0]
+
     def mask(self, span: Span) -> torch.Tensor | None:
         """What the tokens of a prompt may see, (count, start + count); None where plain causality says it."""
         if span not in self._masks:
-            whole = torch.ones(span.count, span.start + span.count, dtype=torch.bool, device=self.slots.device)
+            whole = torch.ones(span.count, span.start + span.count, dtype=torch.bool, device=self._device)
             self._masks[span] = whole.tril(span.start) if span.start else None
         return self._masks[span]
 
@@ -102,6 +120,7 @@ class PromptTokens(StepTokens):
         super().__init__((), slots.device)
         self.slots, self.positions, self.layout = slots, positions, layout
         self.long = torch.arange(len(slots), device=slots.device)
+        self.short = self.long[:0]
 
 
 class SlotCache:

@@ -129,6 +129,8 @@ class Decoder:
             if found is not None:
                 return found
         hidden = self._forward(feeds)
+        if len(hidden) == len(feeds):
+            return hidden, Scores(self.family.logits(hidden))
         last = np.cumsum([len(feed.ids) for feed in feeds]) - 1
         return hidden, Scores(self.family.logits(hidden[sent(last, hidden.device)]))
 

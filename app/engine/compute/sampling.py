@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -40,11 +40,12 @@ class Sampler:
             search.repetition_penalty != 1 or search.presence_penalty or search.frequency_penalty
             or search.logit_bias or search.allowed_ids or search.banned_runs or search.min_tokens
         )  # fmt: skip
-        self.is_changing = is_steered or bool(banned)
-        """Whether scores are changed before the choice."""
+        self.is_steered = is_steered
+        """Whether scores are changed before the choice, beyond the banned tokens."""
         self.is_blind = not is_steered and logprobs is None
         """Whether it tells tokens only, and none depends on those before: a device may draw many in a row by itself."""
-        self._banned = list(banned)
+        self.banned = tuple(banned)
+        """Never drawn, unless nothing else may be."""
         self._stop_ids = list(stop_ids)
         self._prompt = frozenset(prompt)
         self._counts: Counter[int] = Counter()
@@ -91,7 +92,7 @@ class Sampler:
         scores[banned] = -math.inf
 
     def _banned_now(self) -> list[int]:
-        banned = list(self._banned)
+        banned = list(self.banned)
         if self._produced < self.search.min_tokens:
             banned += self._stop_ids
         tail = tuple(self._tail)
@@ -109,14 +110,8 @@ def draw(samplers: Sequence[Sampler], scores: Scores, forced: Sequence[int | Non
     """
     values = scores.values
     reports = _Reports(samplers, values)
-    changing = [place for place, sampler in enumerate(samplers) if sampler.is_changing]
-    for place in changing:
-        try:
-            samplers[place].change(values[place])
-        except Exception:
-            log.exception("a row's scores could not be changed as it asked")
-            values[place].fill_(math.nan)
-    found = _choose(samplers, Scores(values, None if changing else scores.best), forced)
+    is_changed = _change(samplers, values)
+    found = _choose(samplers, Scores(values, None if is_changed else scores.best), forced)
     taken = [chosen if must is None or chosen == POISONED else must for chosen, must in zip(found, forced, strict=True)]
     told = reports.of(taken)
     drawn: list[Drawn | None] = []
@@ -127,6 +122,31 @@ def draw(samplers: Sequence[Sampler], scores: Scores, forced: Sequence[int | Non
             sampler.note(token)
             drawn.append(Drawn(token, logprob, top))
     return drawn
+
+
+def _change(samplers: Sequence[Sampler], values: torch.Tensor) -> bool:
+    """What each row does to its scores before the choice, in place; returns whether any was changed.
+
+    Rows that only have banned tokens, which a model's rows share, are changed together.
+    """
+    banning: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
+    is_changed = False
+    for place, sampler in enumerate(samplers):
+        if not sampler.is_steered:
+            banning[sampler.banned].append(place)
+            continue
+        is_changed = True
+        try:
+            sampler.change(values[place])
+        except Exception:
+            log.exception("a row's scores could not be changed as it asked")
+            values[place].fill_(math.nan)
+    for banned, places in banning.items():
+        if banned:
+            is_changed = True
+            which = slice(None) if len(places) == len(samplers) else sent(np.array(places)[:, None], values.device)
+            values[which, list(banned)] = -math.inf
+    return is_changed
 
 
 def _choose(samplers: Sequence[Sampler], scores: Scores, forced: Sequence[int | None]) -> list[int]:

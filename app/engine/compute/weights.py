@@ -147,7 +147,7 @@ class Vocabulary:
     def rows(self, ids: torch.Tensor) -> torch.Tensor:
         """ids (tokens,) → (tokens, width) in the working dtype."""
         if self.table is not None:
-            return self.table[ids].float()
+            return self.table.index_select(0, ids).float()
         if isinstance(self.head, PlainLinear):
             return self.head.weight[ids]
         assert isinstance(self.head, Fp32Linear), "only packed fp32 heads do without a table. This is a bug."

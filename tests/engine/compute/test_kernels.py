@@ -242,6 +242,15 @@ def test_the_best_token_is_the_first_of_the_largest(seed: int, size: int) -> Non
     assert found[0] == (-1 if size == 1 else int((scores[0] == scores[0].max()).nonzero()[0]))
 
 
+@pytest.mark.parametrize("first", [10, 130])
+def test_zeros_of_both_signs_are_equal_scores(first: int) -> None:
+    scores = torch.full((1, 200), -1.0)
+    scores[0, first], scores[0, first + 5], scores[0, 195] = -0.0, 0.0, 0.0
+    found = np.empty(1, np.int64)
+    rows.best_of_rows(scores.numpy(), found)
+    assert found[0] == first
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_poisoned_row_of_scores_has_no_best_token(bad: float) -> None:
     scores = drawn(2, 200)

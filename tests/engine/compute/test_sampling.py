@@ -95,6 +95,17 @@ def test_a_forced_token_is_taken_and_banned_ones_never_are() -> None:
     assert forced.id == 0
 
 
+@pytest.mark.parametrize("is_mixed", [False, True])
+def test_each_rows_own_tokens_are_banned_whoever_shares_the_step(is_mixed: bool) -> None:
+    plain = Sampling(temperature=0.0)
+    steered = Sampling(temperature=0.0, logit_bias=((1, 9.0),)) if is_mixed else plain
+    bans = [(3,), (3,), (3, 2), () if is_mixed else (3,), (3, 1)]
+    searches = [plain, plain, plain, plain, steered]
+    rows = [Sampler(search, (), logprobs=None, banned=ban) for search, ban in zip(searches, bans, strict=True)]
+    found = draw(rows, torch.tensor([[0.0, 1.0, 2.0, 9.0]]).repeat(5, 1), [None] * 5)
+    assert [None if one is None else one.id for one in found] == [2, 2, 1, 3 if is_mixed else 2, 2]
+
+
 @given(seed=st.integers(0, 10_000), size=st.integers(2, 300), p=st.sampled_from([0.01, 0.1, 0.5, 1.0]))
 @CASES
 def test_min_p_keeps_what_transformers_keeps(seed: int, size: int, p: float) -> None:

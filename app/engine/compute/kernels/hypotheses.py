@@ -4,33 +4,8 @@ import numpy as np
 from numba import njit, prange
 
 from app.engine.compute.kernels import scalar
-from app.engine.compute.kernels.linear import INFINITY_BITS, PARALLEL, SERIAL
-
-BLOCK = 64
-
-
-@njit(**SERIAL)
-def sortable(bits):
-    """A number's bits as an integer that sorts as the number does, and back."""
-    return np.int32(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
-
-
-@njit(**SERIAL)
-def tops_of_blocks(scores, tops):
-    """The largest score of each block; returns whether none is NaN or +infinity.
-
-    Compared as integers that sort as the numbers do: a loop that looks for a largest float is never vector code.
-    """
-    bad = 0
-    for block in range(tops.size):
-        start, stop = block * BLOCK, min((block + 1) * BLOCK, scores.size)
-        top = np.int32(-2147483648)
-        for place in range(start, stop):
-            bits = scalar.bits_of_float(scores[place])
-            top = max(top, sortable(bits))
-            bad += np.int32((bits & np.int32(0x7FFFFFFF)) >= INFINITY_BITS and bits != np.int32(-8388608))
-        tops[block] = scalar.float_of_bits(sortable(top))
-    return bad == 0
+from app.engine.compute.kernels.linear import PARALLEL, SERIAL
+from app.engine.compute.kernels.tops import BLOCK, blocks_of, tops_of_blocks
 
 
 @njit(**SERIAL)
@@ -63,7 +38,7 @@ def best_of_hypothesis(scores, banned, ids, values):
     ids, values: as many as are wanted. Where there are fewer, or where a score is NaN or +infinity, ids are -1.
     """
     ids[:] = -1
-    tops = np.empty((scores.size + BLOCK - 1) // BLOCK, np.float32)
+    tops = np.empty(blocks_of(scores), np.float32)
     is_sound = tops_of_blocks(scores, tops)
     largest = tops.max()
     if not is_sound or largest == np.float32(-np.inf):

@@ -4,8 +4,9 @@ import numpy as np
 from numba import njit, prange
 
 from app.engine.compute.kernels import scalar
-from app.engine.compute.kernels.linear import INFINITY_BITS, PARALLEL, SERIAL, WHOLE_ROWS
+from app.engine.compute.kernels.linear import PARALLEL, SERIAL, WHOLE_ROWS
 from app.engine.compute.kernels.sums import ORDERED, total
+from app.engine.compute.kernels.tops import BLOCK, blocks_of, tops_of_blocks
 
 
 @njit(**ORDERED)
@@ -34,26 +35,17 @@ def normalise(x, weight, bias, epsilon, out):
 @njit(**SERIAL)
 def best_of_row(scores):
     """The place of the largest of `scores` (the first of equals); -1 when one of them is NaN or +infinity."""
-    block = 64
-    best, best_block = np.float32(-np.inf), 0
-    is_poisoned = False
-    for start in range(0, scores.size, block):
-        stop = min(start + block, scores.size)
-        largest = scores[start]
-        bad = 0
-        for place in range(start, stop):
-            value = scores[place]
-            largest = value if value > largest else largest
-            bits = scalar.bits_of_float(value)
-            bad += np.int32((bits & np.int32(0x7FFFFFFF)) >= INFINITY_BITS and bits != np.int32(-8388608))
-        is_poisoned |= bad > 0
-        if largest > best:
-            best, best_block = largest, start
-    if is_poisoned or best == np.float32(-np.inf):
+    tops = np.empty(blocks_of(scores), np.float32)
+    if not tops_of_blocks(scores, tops):
         return -1
-    for place in range(best_block, min(best_block + block, scores.size)):
-        if scores[place] == best:
-            return place
+    best = scalar.largest(tops)
+    if best == np.float32(-np.inf):
+        return -1
+    for block in range(tops.size):
+        if tops[block] == best:
+            for place in range(block * BLOCK, min((block + 1) * BLOCK, scores.size)):
+                if scores[place] == best:
+                    return place
     return -1
 
 
