@@ -1,9 +1,11 @@
-"""python -m benchmarks.page FILE…: docs/benchmarks.md and its pictures from the raw samples of one run or several.
+"""python -m benchmarks.page FILE…: a page, and for docs/benchmarks.md its pictures, from raw samples of some runs.
 
 A machine that is quiet for minutes only is measured piece by piece: `python -m benchmarks --only … --json FILE`.
-A work's ratios come from one run always: of two files that have it, the later one counts.
+A work's ratios come from one run always: of two files that have it, the later one counts. A machine of another kind
+has a page of its own: `--page docs/benchmarks-avx2.md`.
 """
 
+import argparse
 import dataclasses
 import json
 import sys
@@ -99,13 +101,15 @@ def write(run: Run, page: Path, *, has_images: bool) -> None:
 
 
 def main() -> None:
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
+    made = argparse.ArgumentParser(prog="python -m benchmarks.page", description=__doc__)
+    made.add_argument("files", type=Path, nargs="+", metavar="FILE", help="what `python -m benchmarks --json` wrote")
+    made.add_argument("--page", type=Path, default=PAGE, help="with its two markers; the default one has pictures too")
+    arguments = made.parse_args()
     try:
-        run = merged([read(Path(name)) for name in sys.argv[1:]])
+        run = merged([read(path) for path in arguments.files])
+        write(run, arguments.page, has_images=arguments.page.resolve() == PAGE.resolve())
     except (OSError, ValueError) as wrong:
         sys.exit(f"benchmarks.page: {wrong}")
-    write(run, PAGE, has_images=True)
 
 
 if __name__ == "__main__":

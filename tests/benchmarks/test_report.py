@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.goals import GOALS
 from benchmarks.measure import Sample
-from benchmarks.page import SAME, Run, merged, read, write
+from benchmarks.page import SAME, Run, main, merged, read
 from benchmarks.report import BEGIN, END, replaced, summary, written
 from benchmarks.roofline import Limits
 from benchmarks.runner import ENGINES, Results
@@ -13,7 +13,7 @@ from benchmarks.runners.runner import split_name
 from benchmarks.workloads import MAKERS
 
 LIMITS = Limits(30e9, {"fp32": 1e11, "bf16": 3e11, "int8": 6e11})
-PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def sample(seconds: float) -> Sample:
@@ -47,8 +47,9 @@ def test_a_page_without_its_markers_is_refused() -> None:
             replaced(page, "new")
 
 
-def test_the_committed_page_has_its_markers() -> None:
-    assert "text" in replaced(PAGE.read_text(encoding="utf-8"), "text")
+@pytest.mark.parametrize("name", ["benchmarks.md", "benchmarks-avx2.md"])
+def test_the_committed_pages_have_their_markers(name: str) -> None:
+    assert "text" in replaced((DOCS / name).read_text(encoding="utf-8"), "text")
 
 
 def test_ratios_stand_next_to_their_goals_with_the_precision_that_was_hosted() -> None:
@@ -86,7 +87,9 @@ def run_of(work: str, seconds: float, *, processor: str = "p", step_ms: dict[str
                step_ms=step_ms or {}, results=results)  # fmt: skip
 
 
-def test_several_runs_of_a_machine_make_one_page_from_their_files(tmp_path: Path) -> None:
+def test_several_runs_of_a_machine_make_one_page_from_their_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     files = [tmp_path / name for name in ("a.json", "b.json", "c.json")]
     runs = [run_of("gpt2-32", 4.0, step_ms={"attention": 1.0}), run_of("gpt2-queue", 5.0), run_of("gpt2-32", 6.0)]
     for file, run in zip(files, runs, strict=True):
@@ -97,8 +100,10 @@ def test_several_runs_of_a_machine_make_one_page_from_their_files(tmp_path: Path
     assert (found.limits.bytes_per_s, found.step_ms) == (30e9 + 6.0, {"attention": 1.0})
     page = tmp_path / "page.md"
     page.write_text(f"{BEGIN}{END}", encoding="utf-8")
-    write(found, page, has_images=False)
+    monkeypatch.setattr("sys.argv", ["page", *map(str, files), "--page", str(page)])
+    main()
     assert "`only gpt2-32`<br>`only gpt2-queue`<br>`only gpt2-32`" in page.read_text(encoding="utf-8")
+    assert set(tmp_path.iterdir()) == {*files, page}, "another page than the default one has no pictures"
 
 
 def test_runs_of_different_machines_are_not_joined(tmp_path: Path) -> None:

@@ -165,6 +165,8 @@ def _accumulate(builder: Builder, rows: int, kind: Kind, call: Any, places: Sequ
     """The loop over the steps → each row's sums, of these vectors of the panel."""
     left, left_stride, panel, steps = call[:4]
     ahead = builder.add(panel, call[-1])
+    if 0 not in places:
+        ahead = builder.add(ahead, builder.mul(steps, ir.Constant(INT64, VECTOR_BYTES)))
     starts = [builder.add(left, builder.mul(left_stride, ir.Constant(INT64, row))) for row in range(rows)]
     before = builder.block
     loop, done = builder.append_basic_block("step"), builder.append_basic_block("done")
@@ -178,8 +180,7 @@ def _accumulate(builder: Builder, rows: int, kind: Kind, call: Any, places: Sequ
     panel_offset = builder.mul(index, ir.Constant(INT64, VECTOR_BYTES * VECTORS))
     panels = _vectors(builder, panel, panel_offset, ir.VectorType(kind.read, LANES), 64, places)
     left_offset = builder.mul(index, ir.Constant(INT64, 4))
-    if 0 in places:
-        _prefetch(builder, ahead, builder.mul(index, ir.Constant(INT64, VECTOR_BYTES)))
+    _prefetch(builder, ahead, builder.mul(index, ir.Constant(INT64, VECTOR_BYTES)))
     found: list[list[Any]] = []
     for row in range(rows):
         lefts = splat(builder, _scalar(builder, starts[row], left_offset, kind.read))
@@ -288,7 +289,7 @@ def _kernel(rows: int, kind: Kind) -> Any:
     A step reads 4 bytes of each row of `left` and VECTORS vectors of the panel; where registers are few, each has a
     loop of its own. The sums then become fp32 numbers as the kind says, get, unless its address is 0, the row of
     `added`, and are stored to `out`. Each step also asks for a vector that lies so many bytes after the panel as the
-    last field says, and for the following one in the next step.
+    last field says, and for the following one in the next step; a second loop goes on where the first one ended.
     """
 
     def generate(context: Any, builder: Builder, _signature: Any, arguments: Any) -> Any:
