@@ -11,15 +11,23 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from app.engine.compute.kernels.microkernel import FLOAT, FLOATS, INT64, LANES, WORDS, add_products, fused, splat
+from app.engine.compute.kernels.microkernel import (
+    FLOAT,
+    FLOATS,
+    INT64,
+    LANES,
+    WORDS,
+    add_products,
+    fused,
+    prefetch_line,
+    splat,
+)
 
 WIDTHS = (32, 64, 96, 128)
 """Widths of a head, in numbers, that have a kernel."""
 BLOCK = 4
 """Positions of a head that are read before the next head's."""
 LINE_BYTES = 64
-INTO_L2 = (0, 2, 1)
-"""Of what llvm.prefetch takes: to be read, into the second of the caches, of data."""
 HALVES = ir.VectorType(ir.IntType(16), LANES)
 FAST = ("reassoc", "contract", "nsz")
 Builder = Any
@@ -78,10 +86,8 @@ def prefetch(builder: Builder, address: Any, count: int) -> None:
 
     The loops read a head of some positions, then the next head: no order in which the processor would read ahead.
     """
-    pointer, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
     for line in range(0, count, LINE_BYTES):
-        place = builder.inttoptr(at(builder, address, line), pointer)
-        fused(builder, "llvm.prefetch.p0i8", ir.VoidType(), [place, *(ir.Constant(flag, each) for each in INTO_L2)])
+        prefetch_line(builder, at(builder, address, line))
 
 
 def for_widths(emit: Callable[[Builder, int, list[Any]], None], arguments: int) -> Any:

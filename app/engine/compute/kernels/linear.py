@@ -7,12 +7,14 @@ result.
 import numpy as np
 from numba import njit, prange
 
-from app.engine.compute.kernels import scalar
+from app.engine.compute.kernels import HAS_512, scalar
 from app.engine.compute.kernels.microkernel import (
     IN_PAIRS,
     PANEL,
     ROOM,
     ROWS_MAX,
+    VECTOR_BYTES,
+    VECTORS,
     multiply_fp32,
     multiply_int8,
     rows_of_call,
@@ -28,6 +30,8 @@ TILE_ROWS = 48
 """Rows that a panel passes by before the next one: few, so that what they write lies in few pages."""
 GROUP_BYTES = 384 * 1024
 """Of panels, so that a group stays in a core's second cache while the tiles pass by."""
+STEPS = 256
+"""Of a panel that rows in fp32 make at a time without HAS_512: half of that, and the rows, stay in the first cache."""
 TASKS = 32
 """Enough tasks that the last thread does not work alone for long."""
 WHOLE_ROWS = 16
@@ -154,6 +158,43 @@ def group_panels(tiles, panels, panel_bytes):
 
 
 @njit(**SERIAL)
+def steps_at_once(steps, is_int8):
+    """How many of a panel's steps all rows make before any row goes on. Sums in int8 end with their call."""
+    return steps if is_int8 or HAS_512 else min(steps, STEPS)
+
+
+@njit(**SERIAL)
+def paces(rows, steps, is_int8):
+    """How far on each step of a call asks, in bytes, and how far on each following call of these rows begins to.
+
+    In fp32 without HAS_512 all calls together ask for the panel's next steps, each for an equal part: asked for by the
+    first call alone, more would be on its way than there is room for.
+    """
+    if is_int8 or HAS_512:
+        return VECTOR_BYTES, steps * 4 * PANEL // 2
+    calls, row = 0, 0
+    while row < rows:
+        row += rows_of_call(rows - row, is_int8)
+        calls += 1
+    pace = (VECTOR_BYTES + calls - 1) // calls
+    return pace, VECTORS * pace * steps
+
+
+@njit(**SERIAL)
+def finish(values, taken, activation, is_int8, added, out, row, first):
+    """values (taken, PANEL), sums of rows from `row` on, activated and added to → out, in columns from `first` on."""
+    if activation:
+        activate(values, taken * PANEL, activation, is_int8)
+    outputs = out.shape[1]
+    if first + PANEL > outputs:
+        store_some(values, outputs - first, added, out, row, row + taken)
+        return
+    place = (row * outputs + first) * 4
+    other = added.ctypes.data + place if added.shape[1] else 0
+    store_rows(taken, values.ctypes.data, other, out.ctypes.data + place, outputs * 4)
+
+
+@njit(**SERIAL)
 def pass_panels(is_int8, span, column_bytes, left, scales, weights, activation, added, out):
     """Rows times panels, span = (first row, last + 1, first panel, last + 1), and what follows → out (rows, outputs).
 
@@ -163,38 +204,42 @@ def pass_panels(is_int8, span, column_bytes, left, scales, weights, activation, 
     """
     start, stop, first_panel, last_panel = span
     panels, weight_scales, weight_sums, bias = weights
-    outputs = out.shape[1]
-    stride = outputs * 4
-    values = np.empty(ROWS_MAX * PANEL, np.float32)
+    outputs, stride, row_bytes = out.shape[1], out.shape[1] * 4, PANEL * 4
     left_bytes = column_bytes * ROOM if is_int8 else column_bytes
+    steps = column_bytes // 4
+    some = steps_at_once(steps, is_int8)
+    pace, apart = paces(stop - start, some, is_int8)
+    values, zeros = np.empty(max(ROWS_MAX, stop - start) * PANEL, np.float32), np.zeros(PANEL, np.float32)
     for panel in range(first_panel, last_panel):
         first = panel * PANEL
-        width = min(outputs - first, PANEL)
-        row, ahead = start, column_bytes * PANEL
-        while row < stop:
-            taken = rows_of_call(stop - row, is_int8)
-            target = out.ctypes.data + row * stride + first * 4
-            other = added.ctypes.data + row * stride + first * 4 if added.shape[1] else 0
-            is_direct = activation == 0 and width == PANEL
-            call = (
-                left + row * left_bytes, left_bytes, panels + panel * column_bytes * PANEL, column_bytes // 4,
-                scales[0] + row * 4, scales[1] + row * 4, weight_scales + first * 4, weight_sums + first * 4,
-                bias + first * 4, other if is_direct else 0, stride,
-                target if is_direct else values.ctypes.data, stride if is_direct else PANEL * 4, ahead,
-            )  # fmt: skip
-            if is_int8:
-                multiply_int8(taken, call)
-            else:
-                multiply_fp32(taken, call)
-            if not is_direct:
-                if activation:
-                    activate(values, taken * PANEL, activation, is_int8)
-                if width == PANEL:
-                    store_rows(taken, values.ctypes.data, other, target, stride)
+        for step in range(0, steps, some):
+            count, is_last = min(some, steps - step), step + some >= steps
+            is_direct = is_last and activation == 0 and first + PANEL <= outputs
+            row, ahead = start, count * 4 * PANEL
+            while row < stop:
+                taken = rows_of_call(stop - row, is_int8)
+                target = out.ctypes.data + row * stride + first * 4
+                other = added.ctypes.data + row * stride + first * 4 if added.shape[1] else 0
+                place = row - start if some < steps else 0
+                held = values.ctypes.data + place * row_bytes
+                before, before_apart = (held, row_bytes) if step else (zeros.ctypes.data, 0)
+                call = (
+                    left + row * left_bytes + step * 4, left_bytes, panels + (panel * steps + step) * 4 * PANEL, count,
+                    scales[0] + row * 4 if is_int8 else before, scales[1] + row * 4 if is_int8 else before_apart,
+                    weight_scales + first * 4, weight_sums + first * 4,
+                    bias + first * 4 if is_last else zeros.ctypes.data, other if is_direct else 0, stride,
+                    target if is_direct else held, stride if is_direct else row_bytes, ahead, pace,
+                )  # fmt: skip
+                if is_int8:
+                    multiply_int8(taken, call)
                 else:
-                    store_some(values, width, added, out, row, row + taken)
-            row += taken
-            ahead += column_bytes * PANEL // 2
+                    multiply_fp32(taken, call)
+                if is_last and not is_direct:
+                    finish(values[place * PANEL :], taken, activation, is_int8, added, out, row, first)
+                row += taken
+                ahead += apart
+    scalar.keep(values)
+    scalar.keep(zeros)
 
 
 @njit(**SERIAL)

@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 
 from app.engine.compute.kernels import HAS_512, HAS_FMA, HAS_VNNI_512
 
-CALL_FIELDS = 14
+CALL_FIELDS = 15
 LANES = 16
 VECTORS = 2
 PANEL = LANES * VECTORS
@@ -36,8 +36,9 @@ broadcast fill 15 of the 16. (In int8 four rows: what is between bytes and sums 
 INT8_BITS, INT16, INT32, INT64, FLOAT = (*(ir.IntType(bits) for bits in (8, 16, 32, 64)), ir.FloatType())
 FLOATS, WORDS = ir.VectorType(FLOAT, LANES), ir.VectorType(INT32, LANES)
 HALVES = ir.VectorType(ir.IntType(16), 2 * LANES)
-VECTOR_BYTES = 64
-REST_BYTES = 8
+VECTOR_BYTES, REST_BYTES = 64, 8
+INTO_L2 = (0, 2, 1)
+"""Of what llvm.prefetch takes: to be read, into the second of the caches, of data."""
 Builder = Any
 
 
@@ -61,6 +62,8 @@ class Kind:
     """Four bytes of a row and of a column, as they are loaded."""
     step: Callable[[Builder, Any, Any, Any], Any]
     finish: Callable[[Builder, list[list[Any]], Any, Sequence[int]], list[list[Any]]]
+    goes_on: bool = False
+    """Whether sums begin as those of earlier steps: fields 4 and 5 of a call are their address and a row's stride."""
     has_rests: bool = False
     """Whether something follows the numbers of a row, see ROOM."""
 
@@ -150,24 +153,23 @@ def _vectors(
     return [builder.load(_address(builder, base, offset, vector), align=align) for offset in offsets]
 
 
-def _prefetch(builder: Builder, base: Any, offset: Any) -> None:
-    """Ask for these bytes to come into the second cache; an address that nobody has is no harm."""
-    bytes_type = ir.IntType(8).as_pointer()
-    name, flag = "llvm.prefetch.p0i8", ir.IntType(32)
-    function = builder.module.globals.get(name)
-    if function is None:
-        function = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), [bytes_type, flag, flag, flag]), name)
-    options = [ir.Constant(flag, value) for value in (0, 2, 1)]  # to read, in the second cache, data
-    builder.call(function, [builder.inttoptr(builder.add(base, offset), bytes_type), *options])
+def prefetch_line(builder: Builder, address: Any) -> None:
+    """Ask for this byte and its line to come into the second cache; an address that nobody has is no harm."""
+    place, flag = builder.inttoptr(address, INT8_BITS.as_pointer()), ir.IntType(32)
+    fused(builder, "llvm.prefetch.p0i8", ir.VoidType(), [place, *(ir.Constant(flag, each) for each in INTO_L2)])
 
 
 def _accumulate(builder: Builder, rows: int, kind: Kind, call: Any, places: Sequence[int]) -> list[list[Any]]:
     """The loop over the steps → each row's sums, of these vectors of the panel."""
     left, left_stride, panel, steps = call[:4]
-    ahead = builder.add(panel, call[-1])
+    ahead, pace = builder.add(panel, call[13]), call[14]
     if 0 not in places:
-        ahead = builder.add(ahead, builder.mul(steps, ir.Constant(INT64, VECTOR_BYTES)))
+        ahead = builder.add(ahead, builder.mul(steps, pace))
     starts = [builder.add(left, builder.mul(left_stride, ir.Constant(INT64, row))) for row in range(rows)]
+    firsts = [[ir.Constant(kind.sums, [0] * LANES)] * len(places)] * rows
+    if kind.goes_on:
+        offsets = [builder.mul(call[5], ir.Constant(INT64, row)) for row in range(rows)]
+        firsts = [_vectors(builder, call[4], offset, kind.sums, 4, places) for offset in offsets]
     before = builder.block
     loop, done = builder.append_basic_block("step"), builder.append_basic_block("done")
     builder.branch(loop)
@@ -175,12 +177,12 @@ def _accumulate(builder: Builder, rows: int, kind: Kind, call: Any, places: Sequ
     index = builder.phi(INT64)
     index.add_incoming(ir.Constant(INT64, 0), before)
     totals = [[builder.phi(kind.sums) for _ in places] for _ in range(rows)]
-    for total in (total for row in totals for total in row):
-        total.add_incoming(ir.Constant(kind.sums, [0] * LANES), before)
+    for total, first in zip(chain.from_iterable(totals), chain.from_iterable(firsts), strict=True):
+        total.add_incoming(first, before)
     panel_offset = builder.mul(index, ir.Constant(INT64, VECTOR_BYTES * VECTORS))
     panels = _vectors(builder, panel, panel_offset, ir.VectorType(kind.read, LANES), 64, places)
     left_offset = builder.mul(index, ir.Constant(INT64, 4))
-    _prefetch(builder, ahead, builder.mul(index, ir.Constant(INT64, VECTOR_BYTES)))
+    prefetch_line(builder, builder.add(ahead, builder.mul(index, pace)))
     found: list[list[Any]] = []
     for row in range(rows):
         lefts = splat(builder, _scalar(builder, starts[row], left_offset, kind.read))
@@ -288,8 +290,8 @@ def _kernel(rows: int, kind: Kind) -> Any:
 
     A step reads 4 bytes of each row of `left` and VECTORS vectors of the panel; where registers are few, each has a
     loop of its own. The sums then become fp32 numbers as the kind says, get, unless its address is 0, the row of
-    `added`, and are stored to `out`. Each step also asks for a vector that lies so many bytes after the panel as the
-    last field says, and for the following one in the next step; a second loop goes on where the first one ended.
+    `added`, and are stored to `out`. The first step also asks for a line that lies as many bytes after the panel as the
+    last field but one says, each following step for one so much further on as the last says; a second loop goes on so.
     """
 
     def generate(context: Any, builder: Builder, _signature: Any, arguments: Any) -> Any:
@@ -336,7 +338,7 @@ def store_rows(typing, rows, values, added, out, stride):
 
 
 INT8 = Kind(WORDS, INT32, _add_byte_pairs if IN_PAIRS else _add_bytes, _finish_int8, has_rests=IN_PAIRS)
-FP32 = Kind(FLOATS, FLOAT, add_products, _finish_fp32)
+FP32 = Kind(FLOATS, FLOAT, add_products, _finish_fp32, goes_on=True)
 BF16 = Kind(FLOATS, INT32, add_pairs, _finish_bf16)
 _I12, _I8, _I6, _I4, _I3, _I2, _I1 = (_kernel(rows, INT8) for rows in (12, 8, 6, 4, 3, 2, 1))
 _F12, _F8, _F6, _F4, _F3, _F2, _F1 = (_kernel(rows, FP32) for rows in (12, 8, 6, 4, 3, 2, 1))

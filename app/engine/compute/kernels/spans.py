@@ -98,8 +98,8 @@ def attend_head(queries, query_stride, count, visible, is_causal, keys, values, 
             multiply_fp32(
                 taken,
                 (
-                    left, query_stride, keys_at + panel * PANEL * width * 4, width, 0, 0, 0, 0, zeros_at, 0, 0,
-                    scores_at + panel * PANEL * 4, score_stride, 0,
+                    left, query_stride, keys_at + panel * PANEL * width * 4, width, zeros_at, 0, 0, 0, zeros_at,
+                    0, 0, scores_at + panel * PANEL * 4, score_stride, 0, 0,
                 ),
             )  # fmt: skip
         for place in range(taken):
@@ -110,8 +110,8 @@ def attend_head(queries, query_stride, count, visible, is_causal, keys, values, 
             multiply_fp32(
                 taken,
                 (
-                    scores_at, score_stride, values_at + panel * positions * PANEL * 4, longest, 0, 0, 0, 0, zeros_at,
-                    0, 0, out + row * out_stride + panel * PANEL * 4, out_stride, 0,
+                    scores_at, score_stride, values_at + panel * positions * PANEL * 4, longest, zeros_at, 0, 0, 0,
+                    zeros_at, 0, 0, out + row * out_stride + panel * PANEL * 4, out_stride, 0, 0,
                 ),
             )  # fmt: skip
         row += taken

@@ -91,7 +91,7 @@ def attend_head(queries, at, count, visible, is_causal, keys, values, held, scal
                 (
                     first, apart, packed_keys.ctypes.data + panel * PANEL * width * 2, pairs,
                     ones.ctypes.data, 0, 0, 0, 0, 0, 0, scores.ctypes.data + panel * PANEL * 4, panels * PANEL * 4,
-                    0,
+                    0, 0,
                 )
             )  # fmt: skip
         for place in range(taken):
@@ -106,7 +106,7 @@ def attend_head(queries, at, count, visible, is_causal, keys, values, held, scal
             multiply_bf16(
                 (
                     weights.ctypes.data, steps * 4, packed_values.ctypes.data + panel * steps * PANEL * 4,
-                    (longest + 1) // 2, factors.ctypes.data, 0, 0, 0, 0, 0, 0, target + panel * PANEL * 4, stride, 0,
+                    (longest + 1) // 2, factors.ctypes.data, 0, 0, 0, 0, 0, 0, target + panel * PANEL * 4, stride, 0, 0,
                 )
             )  # fmt: skip
         if not is_whole:
