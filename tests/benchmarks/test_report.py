@@ -47,7 +47,7 @@ def test_a_page_without_its_markers_is_refused() -> None:
             replaced(page, "new")
 
 
-@pytest.mark.parametrize("name", ["benchmarks.md", "benchmarks-avx2.md"])
+@pytest.mark.parametrize("name", ["benchmarks.md", "benchmarks-avx2.md", "benchmarks-amx.md"])
 def test_the_committed_pages_have_their_markers(name: str) -> None:
     assert "text" in replaced((DOCS / name).read_text(encoding="utf-8"), "text")
 
