@@ -383,7 +383,7 @@ def multiply_int8(rows, call):
 
 @njit(nogil=True, cache=True)
 def multiply_fp32(rows, call):
-    """(rows, steps) floats times a panel of floats → (rows, PANEL) floats; each sum runs in the order of the steps."""
+    """(rows, steps) floats times a panel of floats → (rows, PANEL) floats; a sum goes on in the order of the steps."""
     if HAS_512 and rows == 12:
         _F12(call)
     elif HAS_512 and rows == 8:
