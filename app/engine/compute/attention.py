@@ -12,7 +12,7 @@ from app.engine.compute.cuda import HAS_KERNELS
 from app.engine.compute.cuda import attention as on_cuda
 from app.engine.compute.kernels import HAS_BF16_512, HAS_FMA, spans, spans_bf16, threads
 from app.engine.compute.kernels import attention as kernels
-from app.engine.compute.kernels.microkernel import PANEL
+from app.engine.compute.kernels.vectors import PANEL
 from app.engine.compute.plain import sent
 from app.engine.compute.prompt_attention import attend_each
 

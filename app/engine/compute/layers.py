@@ -10,7 +10,8 @@ import torch
 
 from app.engine.compute.activations import Activation
 from app.engine.compute.kernels import HAS_FMA, linear, mixing, rows, threads, tiles
-from app.engine.compute.kernels.microkernel import IN_PAIRS, PANEL
+from app.engine.compute.kernels.sixteen import IN_16_BITS, INPUTS_OF
+from app.engine.compute.kernels.vectors import PANEL
 from app.engine.jobs import Precision
 
 ALIGNMENT = 64
@@ -166,7 +167,7 @@ class Int8Linear(PackedLinear):
         self.panels = _aligned((len(self.bias) // PANEL if HAS_FMA else 0, inputs // 4, PANEL, 4), torch.int8)
         if HAS_FMA:
             self.panels.copy_(whole.to(torch.int8).view(-1, PANEL, inputs // 4, 4).transpose(1, 2))
-            if IN_PAIRS:  # PANEL_ZERO more, in unsigned bytes
+            if IN_16_BITS:  # PANEL_ZERO more, in unsigned bytes
                 self.panels ^= -128
         else:
             self.columns = whole.to(torch.int8).T.contiguous()
@@ -253,7 +254,7 @@ def make_linear(
 ) -> Linear:
     """The fastest linear layer for this precision here; `is_exact` layers are never quantised, and see Int8Linear."""
     if weight.device.type == "cpu":
-        if precision is Precision.INT8 and not is_exact and weight.shape[1] % 4 == 0:
+        if precision is Precision.INT8 and not is_exact and weight.shape[1] % INPUTS_OF == 0:
             return Int8Linear(weight, bias, mixes=mixes)
         if precision in (Precision.FP32, Precision.INT8) and HAS_FMA:
             return Fp32Linear(weight, bias)

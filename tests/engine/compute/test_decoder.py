@@ -17,7 +17,7 @@ from app.engine.compute.kernels import (
     set_threads,
     threads,
 )
-from app.engine.compute.kernels.microkernel import ROOM
+from app.engine.compute.kernels.sixteen import ROOM
 from app.engine.compute.layers import Fp32Linear, Int8Linear, KernelNorm
 from app.engine.compute.pre_norm import Block, Layers
 from tests.engine.compute.late import check_at_once, check_left_and_late

@@ -11,7 +11,7 @@ from numba import njit
 
 from app.engine.compute.kernels import HAS_BF16_512
 from app.engine.compute.kernels.halves import lay, pack_keys, pack_values
-from app.engine.compute.kernels.microkernel import PANEL
+from app.engine.compute.kernels.vectors import PANEL
 
 pytestmark = pytest.mark.skipif(not HAS_BF16_512, reason="this processor has no AVX-512 BF16")
 CASES = settings(max_examples=40, deadline=None)

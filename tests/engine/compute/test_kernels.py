@@ -14,7 +14,7 @@ from app.engine.compute.activations import ACTIVATIONS
 from app.engine.compute.attention import attend_cached, attend_one, attend_packed, split_heads
 from app.engine.compute.cache import SlotCache, Span, StepTokens
 from app.engine.compute.kernels import HAS_FMA, linear, mixing, rows, set_threads, threads
-from app.engine.compute.kernels.microkernel import IN_PAIRS
+from app.engine.compute.kernels.sixteen import IN_16_BITS
 from app.engine.compute.layers import Fp32Linear, Int8Linear, KernelNorm, PlainLinear, Tail, mixed
 from app.engine.compute.post_norm import Block, Layers
 
@@ -42,7 +42,7 @@ def test_a_packed_linear_layer_gives_the_values_of_torchs(
 
 def unpack(layer: Int8Linear) -> None:
     """Give the layer what it has where nothing is packed: from now on it goes through `_int_mm`."""
-    panels = layer.panels ^ -128 if IN_PAIRS else layer.panels
+    panels = layer.panels ^ -128 if IN_16_BITS else layer.panels
     layer.columns = panels.transpose(1, 2).reshape(len(layer.bias), -1).T.contiguous()
 
 

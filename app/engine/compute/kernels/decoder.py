@@ -7,7 +7,7 @@ from numba.extending import overload
 from app.engine.compute.kernels.attention import begins_of, cut
 from app.engine.compute.kernels.encoder import COUNTER_WORDS, DOWN, OUT, QKV, UP
 from app.engine.compute.kernels.linear import PARALLEL, SERIAL
-from app.engine.compute.kernels.microkernel import ROOM
+from app.engine.compute.kernels.sixteen import ROOM
 from app.engine.compute.kernels.stages import (
     PATIENCE_FP32,
     PATIENCE_INT8,

@@ -13,10 +13,10 @@ from numba.extending import overload
 from app.engine.compute.kernels import scalar, spans, spans_bf16
 from app.engine.compute.kernels.halves import lay
 from app.engine.compute.kernels.linear import PARALLEL, SERIAL
-from app.engine.compute.kernels.microkernel import PANEL
 from app.engine.compute.kernels.rows import normalise_row
 from app.engine.compute.kernels.tasks import await_done, count_done, take
 from app.engine.compute.kernels.tiles import ROWS_OF_TILE, edge, project, room_of, tiles_of
+from app.engine.compute.kernels.vectors import PANEL
 
 QKV, OUT, UP, DOWN = 0, 1, 2, 3
 """Where a layer's four linear layers stand in `weights`."""

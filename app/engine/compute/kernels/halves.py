@@ -10,7 +10,7 @@ from numba.extending import intrinsic, overload
 from app.engine.compute.kernels import scalar
 from app.engine.compute.kernels.heads import HALVES, at, close_loop, open_loop, read, write
 from app.engine.compute.kernels.linear import SERIAL
-from app.engine.compute.kernels.microkernel import FLOATS, INT32, LANES, PANEL, VECTOR_BYTES, WORDS, BFloatType
+from app.engine.compute.kernels.vectors import FLOATS, INT32, LANES, PANEL, VECTOR_BYTES, WORDS, BFloatType
 
 HALF_BYTES = 2
 BFLOATS = ir.VectorType(BFloatType(), LANES)

@@ -11,17 +11,8 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from app.engine.compute.kernels.microkernel import (
-    FLOAT,
-    FLOATS,
-    INT64,
-    LANES,
-    WORDS,
-    add_products,
-    fused,
-    prefetch_line,
-    splat,
-)
+from app.engine.compute.kernels.microkernel import add_products
+from app.engine.compute.kernels.vectors import FLOAT, FLOATS, INT64, LANES, WORDS, fused, prefetch_line, splat
 
 WIDTHS = (32, 64, 96, 128)
 """Widths of a head, in numbers, that have a kernel."""

@@ -19,18 +19,8 @@ from app.engine.compute.kernels.heads import (
     read,
     write,
 )
-from app.engine.compute.kernels.microkernel import (
-    FLOAT,
-    FLOATS,
-    INT32,
-    INT64,
-    LANES,
-    VECTOR_BYTES,
-    WORDS,
-    add_pairs,
-    add_products,
-    splat,
-)
+from app.engine.compute.kernels.microkernel import add_pairs, add_products
+from app.engine.compute.kernels.vectors import FLOAT, FLOATS, INT32, INT64, LANES, VECTOR_BYTES, WORDS, splat
 
 HALVES = ir.VectorType(ir.IntType(16), 2 * LANES)
 Builder = Any

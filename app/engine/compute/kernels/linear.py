@@ -9,21 +9,17 @@ from numba import njit, prange
 
 from app.engine.compute.kernels import HAS_512, scalar
 from app.engine.compute.kernels.microkernel import (
-    IN_PAIRS,
-    PANEL,
-    ROOM,
     ROWS_MAX,
-    VECTOR_BYTES,
-    VECTORS,
     multiply_fp32,
     multiply_int8,
     rows_of_call,
     store_rows,
 )
 from app.engine.compute.kernels.mixing import mix_row
-from app.engine.compute.kernels.pairs import pair_row
 from app.engine.compute.kernels.scalar import SERIAL
+from app.engine.compute.kernels.sixteen import IN_16_BITS, LEVELS, ROOM, lay_row, levels_for
 from app.engine.compute.kernels.tasks import take
+from app.engine.compute.kernels.vectors import PANEL, VECTOR_BYTES, VECTORS
 
 PARALLEL = {**SERIAL, "parallel": True}
 TILE_ROWS = 48
@@ -33,6 +29,8 @@ GROUP_BYTES = 384 * 1024
 STEPS = 256
 """Of a panel that rows in fp32 make at a time at most, without HAS_512: the quickest of 128 to 768. They are 32 KB, and
 stay in the second cache beside the rows and what comes next."""
+ASKING = 4
+"""Calls in int8 that ask for the next panel, without HAS_512."""
 TASKS = 32
 """Enough tasks that the last thread does not work alone for long."""
 WHOLE_ROWS = 16
@@ -44,6 +42,30 @@ WHOLE = np.float32(3 * 2**22)
 
 
 @njit(**SERIAL)
+def extremes(x):
+    """The least number of x (inputs,) or 0, the largest or 0, and whether all are finite."""
+    most, least = np.int32(0), np.uint32(0)
+    for place in range(x.size):  # of signed bits the largest are the largest number's, of unsigned ones the least's
+        bits = scalar.bits_of_float(x[place])
+        unsigned = np.uint32(bits)
+        most = bits if bits > most else most
+        least = unsigned if unsigned > least else least
+    low = scalar.float_of_bits(np.int32(least)) if least > SIGN_BIT else np.float32(0.0)
+    return low, scalar.float_of_bits(most), most < INFINITY_BITS and least < SIGN_BIT + INFINITY_BITS
+
+
+@njit(**SERIAL)
+def quantise_to(levels, x, low, high, quantised):
+    """quantise_row of x, whose extremes are known, to about so many numbers."""
+    inverse = np.float32(levels) / (high - low)
+    zero = -scalar.floor(low * inverse)
+    above = zero + WHOLE
+    for place in range(x.size):
+        quantised[place] = np.uint8(scalar.bits_of_float(x[place] * inverse + above) & np.int32(255))
+    return (high - low) / np.float32(levels), np.int32(zero)
+
+
+@njit(**SERIAL)
 def quantise_row(x, quantised):
     """x (inputs,) → whole numbers of 8 bits that are its values in multiples of a scale, above a zero.
 
@@ -51,26 +73,16 @@ def quantise_row(x, quantised):
     side of 0, and so gets all the bits. A row that is not finite gets the scale NaN, so that all its results are NaN
     and the row fails.
     """
-    most, least = np.int32(0), np.uint32(0)
-    for place in range(x.size):  # of signed bits the largest are the largest number's, of unsigned ones the least's
-        bits = scalar.bits_of_float(x[place])
-        unsigned = np.uint32(bits)
-        most = bits if bits > most else most
-        least = unsigned if unsigned > least else least
-    if most >= INFINITY_BITS or least >= SIGN_BIT + INFINITY_BITS:
+    low, high, is_finite = extremes(x)
+    if not is_finite or high - low < np.float32(1e-30):
         quantised[:] = 0
-        return np.float32(np.nan), np.int32(0)
-    high = scalar.float_of_bits(most)
-    low = scalar.float_of_bits(np.int32(least)) if least > SIGN_BIT else np.float32(0.0)
-    if high - low < np.float32(1e-30):
-        quantised[:] = 0
-        return np.float32(0.0), np.int32(0)
-    inverse = np.float32(254.0) / (high - low)
-    zero = -scalar.floor(low * inverse)
-    above = zero + WHOLE
-    for place in range(x.size):
-        quantised[place] = np.uint8(scalar.bits_of_float(x[place] * inverse + above) & np.int32(255))
-    return (high - low) / np.float32(254.0), np.int32(zero)
+        return np.float32(0.0) if is_finite else np.float32(np.nan), np.int32(0)
+    scale, zero = quantise_to(LEVELS, x, low, high, quantised)
+    if IN_16_BITS:
+        levels = levels_for(quantised)
+        if levels < LEVELS:
+            return quantise_to(levels, x, low, high, quantised)
+    return scale, zero
 
 
 @njit(**SERIAL)
@@ -79,10 +91,10 @@ def ready_row(x, room):
 
     Each place of the room is written once, two may do the same row at a time.
     """
-    if IN_PAIRS:
+    if IN_16_BITS:
         numbers = np.empty(x.size, np.uint8)
         scale, zero = quantise_row(x, numbers)
-        return scale, pair_row(numbers, zero, room)
+        return scale, lay_row(numbers, zero, room)
     return quantise_row(x, room)
 
 
@@ -167,19 +179,22 @@ def steps_at_once(steps, is_int8):
 
 @njit(**SERIAL)
 def paces(rows, steps, is_int8):
-    """How far on each step of a call asks, in bytes, and how far on each following call of these rows begins to.
+    """How far on each step of a call asks, in bytes, how far on each following call of these rows begins to, and how
+    many calls ask.
 
-    In fp32 without HAS_512 all calls together ask for the panel's next steps, each for an equal part: asked for by the
-    first call alone, more would be on its way than there is room for.
+    Where registers are few the calls together ask for the panel's next steps, each for an equal part: asked for by the
+    first call alone, more would be on its way than there is room for. Of int8's, whose steps are so short that asking
+    costs them a twelfth, only the first few calls do.
     """
-    if is_int8 or HAS_512:
-        return VECTOR_BYTES, steps * 4 * PANEL // 2
     calls, row = 0, 0
     while row < rows:
         row += rows_of_call(rows - row, is_int8)
         calls += 1
-    pace = (VECTOR_BYTES + calls - 1) // calls
-    return pace, VECTORS * pace * steps
+    if HAS_512 or (is_int8 and calls == 1):
+        return VECTOR_BYTES, steps * 4 * PANEL // 2, calls
+    asking = min(calls, ASKING) if is_int8 else calls
+    pace = (VECTOR_BYTES + asking - 1) // asking
+    return pace, VECTORS * pace * steps, asking
 
 
 @njit(**SERIAL)
@@ -210,7 +225,7 @@ def pass_panels(is_int8, span, column_bytes, left, scales, weights, activation, 
     left_bytes = column_bytes * ROOM if is_int8 else column_bytes
     steps = column_bytes // 4
     some = steps_at_once(steps, is_int8)
-    pace, apart = paces(stop - start, some, is_int8)
+    first_pace, apart, asking = paces(stop - start, some, is_int8)
     values, zeros = np.empty(max(ROWS_MAX, stop - start) * PANEL, np.float32), np.zeros(PANEL, np.float32)
     values_at, zeros_at = values.ctypes.data + np.int64(0), zeros.ctypes.data + np.int64(0)
     for panel in range(first_panel, last_panel):
@@ -218,8 +233,9 @@ def pass_panels(is_int8, span, column_bytes, left, scales, weights, activation, 
         for step in range(0, steps, some):
             count, is_last = min(some, steps - step), step + some >= steps
             is_direct = is_last and activation == 0 and first + PANEL <= outputs
-            row, ahead = start, count * 4 * PANEL
+            row, ahead, left_asking = start, count * 4 * PANEL, asking
             while row < stop:
+                pace = first_pace if left_asking > 0 else 0
                 taken = rows_of_call(stop - row, is_int8)
                 target = out.ctypes.data + row * stride + first * 4
                 other = added.ctypes.data + row * stride + first * 4 if added.shape[1] else 0
@@ -241,6 +257,7 @@ def pass_panels(is_int8, span, column_bytes, left, scales, weights, activation, 
                     finish(values[place * PANEL :], taken, activation, is_int8, added, out, row, first)
                 row += taken
                 ahead += apart
+                left_asking -= 1
     scalar.keep(values)
     scalar.keep(zeros)
 

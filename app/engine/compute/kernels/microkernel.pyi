@@ -1,4 +1,1 @@
-PANEL: int
 ROWS_MAX: int
-IN_PAIRS: bool
-ROOM: int

@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from app.engine.compute.kernels.microkernel import FLOAT, FLOATS, INT32, INT64, LANES, Builder
+from app.engine.compute.kernels.vectors import FLOAT, FLOATS, INT32, INT64, LANES, Builder
 
 FOUR = 4
 PARTS = FOUR * FOUR

@@ -10,9 +10,10 @@ from numba import njit, prange
 
 from app.engine.compute.kernels import scalar
 from app.engine.compute.kernels.linear import PARALLEL, SERIAL
-from app.engine.compute.kernels.microkernel import PANEL, ROWS_MAX, multiply_fp32, rows_of_call
+from app.engine.compute.kernels.microkernel import ROWS_MAX, multiply_fp32, rows_of_call
 from app.engine.compute.kernels.sums import ORDERED, total
 from app.engine.compute.kernels.tasks import take
+from app.engine.compute.kernels.vectors import PANEL
 
 ALIGNED = 16
 """Numbers, so that a panel starts at a multiple of 64 bytes."""

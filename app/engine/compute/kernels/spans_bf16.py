@@ -11,9 +11,10 @@ from numba.extending import overload
 from app.engine.compute.kernels import scalar
 from app.engine.compute.kernels.halves import HALF_BYTES, bf16_of, lay, pack_keys, pack_values
 from app.engine.compute.kernels.linear import PARALLEL, SERIAL
-from app.engine.compute.kernels.microkernel import PANEL, ROWS_MAX, multiply_bf16
+from app.engine.compute.kernels.microkernel import ROWS_MAX, multiply_bf16
 from app.engine.compute.kernels.sums import ORDERED, total
 from app.engine.compute.kernels.tasks import take
+from app.engine.compute.kernels.vectors import PANEL
 
 HALF = np.uint16(0)
 ALIGNED = 16

@@ -10,9 +10,10 @@ from numba import njit
 
 from app.engine.compute.kernels.attention import ROW, START, STOP, attend_part, merge, store_row
 from app.engine.compute.kernels.linear import SERIAL, pass_tile, ready_row, shape_of
-from app.engine.compute.kernels.microkernel import PANEL, ROOM
 from app.engine.compute.kernels.rows import normalise_row
+from app.engine.compute.kernels.sixteen import ROOM
 from app.engine.compute.kernels.tasks import count_done, done, mark, pause, take
+from app.engine.compute.kernels.vectors import PANEL
 
 ROWS_OF_TASK = 4
 """Rows that one task norms and quantises."""

@@ -12,7 +12,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from app.engine.compute.kernels.heads import at, close_loop, open_loop, read
-from app.engine.compute.kernels.microkernel import FLOATS, INT32, LANES, VECTOR_BYTES
+from app.engine.compute.kernels.vectors import FLOATS, INT32, LANES, VECTOR_BYTES
 
 ORDERED = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"contract"}}
 """For functions whose operations keep the order of the source; a product and what it is added to may be one step."""

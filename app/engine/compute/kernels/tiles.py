@@ -8,7 +8,7 @@ from numba import njit, prange
 
 from app.engine.compute.kernels import scalar
 from app.engine.compute.kernels.linear import PARALLEL, SERIAL, TILE_ROWS, pass_panels, read_row
-from app.engine.compute.kernels.microkernel import ROOM
+from app.engine.compute.kernels.sixteen import ROOM
 from app.engine.compute.kernels.tasks import take
 
 WHOLE_CALLS = 4

@@ -1,0 +1,1 @@
+PANEL: int

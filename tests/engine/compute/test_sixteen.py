@@ -1,0 +1,97 @@
+"""Rows whose products are summed in 16 bits: what they keep and what follows it are the row, exactly."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.engine.compute.kernels import HAS_FMA, linear
+from app.engine.compute.kernels.sixteen import CENTER_LEAST, IN_16_BITS, LEVELS, LEVELS_LEAST, MOST, lay_row
+from app.engine.compute.layers import Int8Linear
+
+CASES = settings(max_examples=100, deadline=None)
+ROOM, RESTS_MOST = 7, 5
+STEP_BYTES = 128
+LARGEST = LEVELS + 1
+"""A row's largest number may be rounded up."""
+needs_fma = pytest.mark.skipif(not HAS_FMA, reason="this processor has no AVX2")
+needs_16_bits = pytest.mark.skipif(not IN_16_BITS, reason="this processor sums bytes in 32 bits")
+drawn = np.random.default_rng(0)
+near = st.integers(LEVELS // 2 - 20, LEVELS // 2 + 20)
+anywhere = st.integers(0, LARGEST)
+ends = st.sampled_from([0, 1, LARGEST - 1, LARGEST])
+
+
+@needs_fma
+@given(
+    numbers=st.lists(near, min_size=1, max_size=80) | st.lists(anywhere | ends | near, min_size=1, max_size=80),
+    zero=st.integers(0, LEVELS),
+)
+@CASES
+def test_what_a_row_keeps_and_its_rests_are_the_row(numbers: list[int], zero: int) -> None:
+    row = np.array(numbers + numbers[:1] * (-len(numbers) % 8), np.uint8)
+    room = np.zeros(ROOM * row.size, np.uint8)
+    center = zero - int(lay_row(row.copy(), zero, room))
+    assert CENTER_LEAST <= center <= LEVELS - CENTER_LEAST
+    count, offset = room[row.size :].view(np.int32)[:2]
+    rests = room[row.size + 8 : row.size + 8 * (count + 1)].view(np.int32).reshape(count, 2)
+    kept = room[: row.size].view(np.int8).astype(int).reshape(-1, 4)
+    fours = kept.reshape(-1, 2, 2, 2).transpose(0, 2, 1, 3).reshape(-1, 4)
+    parts = [kept]
+    for place, word in rests:
+        part = np.zeros_like(kept)
+        part[place // STEP_BYTES] = np.array([word], np.int32).view(np.int8)
+        parts.append(part)
+        assert np.maximum(part.reshape(-1, 2), 0).sum(1).max() <= MOST
+        assert np.maximum(-part.reshape(-1, 2), 0).sum(1).max() <= MOST
+    assert np.maximum(fours, 0).sum(1).max() <= MOST
+    assert np.maximum(-fours, 0).sum(1).max() <= MOST
+    assert np.array_equal(sum(parts), (row.astype(int) - center).reshape(-1, 4))
+    assert offset == -128 * (row.astype(int) - center).sum()
+    assert count <= RESTS_MOST * row.size // 8
+
+
+def levels_and_rests(rows: np.ndarray[Any, Any]) -> tuple[float, float]:
+    """Of what these rows (rows, inputs) are quantised to: how many levels, and rests for each double step."""
+    quantised, scales, zeros = (
+        np.empty(rows.shape, np.uint8),
+        np.empty(len(rows), np.float32),
+        np.empty(len(rows), np.int32),
+    )
+    linear.quantise(rows, quantised, scales, zeros)
+    rests, inputs = [], rows.shape[1]
+    for numbers, zero in zip(quantised.copy(), zeros, strict=True):
+        room = np.zeros(ROOM * inputs, np.uint8)
+        lay_row(numbers, zero, room)
+        rests.append(room[inputs:].view(np.int32)[0] / (inputs // 8))
+    return float(np.mean(np.ptp(quantised, axis=1))), float(np.mean(rests))
+
+
+@needs_16_bits
+def test_normal_rows_get_few_levels_and_have_few_rests() -> None:
+    levels, rests = levels_and_rests(drawn.standard_normal((50, 768)).astype(np.float32))
+    assert LEVELS_LEAST < levels < 190
+    assert 0 < rests < 0.1
+
+
+@needs_16_bits
+def test_rows_with_a_few_large_numbers_keep_their_levels_and_have_few_rests() -> None:
+    rows = drawn.standard_normal((50, 768)).astype(np.float32)
+    rows[:, ::97] *= 10
+    levels, rests = levels_and_rests(rows)
+    assert levels >= LEVELS - 1
+    assert rests < 0.05
+
+
+@needs_fma
+@pytest.mark.parametrize("inputs", [8, 24, 512, 1000])
+@pytest.mark.parametrize("seed", range(3))
+def test_sums_of_rows_of_which_most_double_steps_have_rests_are_exact(seed: int, inputs: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    x = (torch.randint(0, 2, (9, inputs), generator=draw) * 2.0 - 1) * torch.rand(9, 1, generator=draw)
+    weight = torch.randint(0, 2, (40, inputs), generator=draw) * 2.0 - 1
+    found = Int8Linear(weight, None)(x)
+    torch.testing.assert_close(found, x @ weight.T, rtol=1e-5, atol=1e-3)
