@@ -155,6 +155,8 @@ class Int8Linear(PackedLinear):
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, *, mixes: bool = False) -> None:
         super().__init__(weight.shape[0], bias)
         inputs = weight.shape[1]
+        if inputs % INPUTS_OF:
+            raise ValueError(f"int8 layers read a multiple of {INPUTS_OF} numbers, not {inputs}: keep it in fp32")
         self.is_mixed = mixes and mixing.can_mix(inputs)
         weight = mixed(weight.float().contiguous()) if self.is_mixed else weight.float()
         scales = weight.abs().amax(1) / 127
