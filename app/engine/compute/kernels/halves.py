@@ -17,10 +17,9 @@ BFLOATS = ir.VectorType(BFloatType(), LANES)
 Builder = Any
 
 
-def _mover(source: ir.VectorType, *, rounds: bool) -> Any:
+def _mover(source: ir.VectorType, target: ir.VectorType) -> Any:
     """An intrinsic that moves rows of so many vectors, each at least one; addresses and strides in bytes."""
-    read_bytes = VECTOR_BYTES if source is FLOATS else VECTOR_BYTES // 2
-    written_bytes = VECTOR_BYTES // 2 if rounds else read_bytes
+    read_bytes, written_bytes = (VECTOR_BYTES if kind is FLOATS else VECTOR_BYTES // 2 for kind in (source, target))
 
     @intrinsic
     def move(typing, source_at, stride, rows, vectors, target_at, apart):
@@ -29,8 +28,11 @@ def _mover(source: ir.VectorType, *, rounds: bool) -> Any:
             row = open_loop(builder, rows)
             vector = open_loop(builder, vectors)
             held = read(builder, at(builder, first, (row.index, stride), (vector.index, read_bytes)), source, 2)
-            if rounds:
+            if written_bytes < read_bytes:
                 held = builder.bitcast(builder.fptrunc(held, BFLOATS), HALVES)
+            elif written_bytes > read_bytes:
+                words = builder.shl(builder.zext(held, WORDS), ir.Constant(WORDS, [HALVES.element.width] * LANES))
+                held = builder.bitcast(words, FLOATS)
             place = at(builder, target, (row.index, apart), (vector.index, written_bytes))
             builder.store(held, builder.inttoptr(place, held.type.as_pointer()), align=2)
             close_loop(builder, vector)
@@ -42,9 +44,8 @@ def _mover(source: ir.VectorType, *, rounds: bool) -> Any:
     return move
 
 
-_move_floats, _move_halves, _round_floats = (
-    _mover(FLOATS, rounds=False), _mover(HALVES, rounds=False), _mover(FLOATS, rounds=True)
-)  # fmt: skip
+_move_floats, _move_halves = _mover(FLOATS, FLOATS), _mover(HALVES, HALVES)
+_round_floats, _widen_halves = _mover(FLOATS, HALVES), _mover(HALVES, FLOATS)
 
 
 @intrinsic
@@ -96,7 +97,8 @@ def lay(source, first, stride, rows, width, target, start, apart):
     """Move `rows` rows of `width` numbers, a multiple of LANES, from the flat array `source` to the flat `target`.
 
     They begin at the places `first` and `start`, `stride` and `apart` numbers from one to the next; there is at least
-    one. Where source is fp32 and target 16 bits of a bfloat16 they are rounded, which HAS_BF16_512 allows.
+    one. Where source is fp32 and target 16 bits of a bfloat16 they are rounded, which HAS_BF16_512 allows; the other
+    way round they are what they were.
     """
     raise NotImplementedError
 
@@ -104,7 +106,10 @@ def lay(source, first, stride, rows, width, target, start, apart):
 @overload(lay)
 def _lay(source, first, stride, rows, width, target, start, apart):
     is_whole, stays = isinstance(source.dtype, types.Float), source.dtype == target.dtype
-    move = _round_floats if not stays else _move_floats if is_whole else _move_halves
+    if is_whole:
+        move = _move_floats if stays else _round_floats
+    else:
+        move = _move_halves if stays else _widen_halves
 
     def moved(source, first, stride, rows, width, target, start, apart):
         move(
@@ -113,6 +118,28 @@ def _lay(source, first, stride, rows, width, target, start, apart):
         )  # fmt: skip
 
     return moved
+
+
+def in_whole(numbers, first, stride, rows, width):
+    """Rows as `lay` takes them, in fp32: what must be kept, their address, and bytes from one to the next."""
+    raise NotImplementedError
+
+
+@overload(in_whole)
+def _in_whole(numbers, first, stride, rows, width):
+    if isinstance(numbers.dtype, types.Float):
+        return lambda numbers, first, stride, rows, width: (
+            numbers,
+            numbers.ctypes.data + first * numbers.itemsize,
+            stride * numbers.itemsize,
+        )
+
+    def widened(numbers, first, stride, rows, width):
+        held = np.empty(rows * width, np.float32)
+        lay(numbers, first, stride, rows, width, held, 0, width)
+        return held, held.ctypes.data + np.int64(0), width * held.itemsize
+
+    return widened
 
 
 def in_halves(numbers, first, stride, rows, width):

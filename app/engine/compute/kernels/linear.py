@@ -17,7 +17,8 @@ from app.engine.compute.kernels.microkernel import (
 )
 from app.engine.compute.kernels.mixing import mix_row
 from app.engine.compute.kernels.scalar import SERIAL
-from app.engine.compute.kernels.sixteen import IN_16_BITS, LEVELS, ROOM, lay_row, levels_for
+from app.engine.compute.kernels.sixteen import IN_16_BITS, LEVELS, LEVELS_LEAST, ROOM, SPREAD_MOST, lay_row
+from app.engine.compute.kernels.sums import ORDERED, spread
 from app.engine.compute.kernels.tasks import take
 from app.engine.compute.kernels.vectors import PANEL, VECTOR_BYTES, VECTORS
 
@@ -54,6 +55,13 @@ def extremes(x):
     return low, scalar.float_of_bits(most), most < INFINITY_BITS and least < SIGN_BIT + INFINITY_BITS
 
 
+@njit(**ORDERED)
+def levels_for(low, high, apart):
+    """How many levels a row gets in 16 bits, from its extremes and its spread."""
+    most = np.float32(SPREAD_MOST) * (high - low) / apart
+    return np.int64(min(max(most, np.float32(LEVELS_LEAST)), np.float32(LEVELS)))
+
+
 @njit(**SERIAL)
 def quantise_to(levels, x, low, high, quantised):
     """quantise_row of x, whose extremes are known, to about so many numbers."""
@@ -77,12 +85,7 @@ def quantise_row(x, quantised):
     if not is_finite or high - low < np.float32(1e-30):
         quantised[:] = 0
         return np.float32(0.0) if is_finite else np.float32(np.nan), np.int32(0)
-    scale, zero = quantise_to(LEVELS, x, low, high, quantised)
-    if IN_16_BITS:
-        levels = levels_for(quantised)
-        if levels < LEVELS:
-            return quantise_to(levels, x, low, high, quantised)
-    return scale, zero
+    return quantise_to(levels_for(low, high, spread(x)) if IN_16_BITS else LEVELS, x, low, high, quantised)
 
 
 @njit(**SERIAL)
@@ -239,7 +242,7 @@ def pass_panels(is_int8, span, column_bytes, left, scales, weights, activation, 
                 taken = rows_of_call(stop - row, is_int8)
                 target = out.ctypes.data + row * stride + first * 4
                 other = added.ctypes.data + row * stride + first * 4 if added.shape[1] else 0
-                place = row - start if some < steps else 0
+                place = 0 if HAS_512 else row - start
                 held = values_at + place * row_bytes
                 before, before_apart = (held, row_bytes) if step else (zeros_at, 0)
                 call = (
@@ -253,11 +256,13 @@ def pass_panels(is_int8, span, column_bytes, left, scales, weights, activation, 
                     multiply_int8(taken, call)
                 else:
                     multiply_fp32(taken, call)
-                if is_last and not is_direct:
-                    finish(values[place * PANEL :], taken, activation, is_int8, added, out, row, first)
+                if HAS_512 and is_last and not is_direct:
+                    finish(values, taken, activation, is_int8, added, out, row, first)
                 row += taken
                 ahead += apart
                 left_asking -= 1
+            if not HAS_512 and is_last and not is_direct:
+                finish(values, stop - start, activation, is_int8, added, out, start, first)
     scalar.keep(values)
     scalar.keep(zeros)
 

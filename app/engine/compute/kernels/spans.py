@@ -9,11 +9,12 @@ import numpy as np
 from numba import njit, prange
 
 from app.engine.compute.kernels import scalar
+from app.engine.compute.kernels.halves import in_whole, lay, transpose_words
 from app.engine.compute.kernels.linear import PARALLEL, SERIAL
 from app.engine.compute.kernels.microkernel import ROWS_MAX, multiply_fp32, rows_of_call
 from app.engine.compute.kernels.sums import ORDERED, total
 from app.engine.compute.kernels.tasks import take
-from app.engine.compute.kernels.vectors import PANEL
+from app.engine.compute.kernels.vectors import LANES, PANEL
 
 ALIGNED = 16
 """Numbers, so that a panel starts at a multiple of 64 bytes."""
@@ -32,8 +33,20 @@ def pack_keys(keys, first, stride, positions, width, panels, start):
 
     The panels lie in `panels` from the place `start` on; columns without a position are 0.
     """
-    panels[start : start + (positions + PANEL - 1) // PANEL * width * PANEL] = np.float32(0.0)
-    for position in range(positions):
+    whole = positions // LANES * LANES if width % LANES == 0 else 0
+    if positions % PANEL:
+        last = start + positions // PANEL * width * PANEL
+        panels[last : start + (positions + PANEL - 1) // PANEL * width * PANEL] = np.float32(0.0)
+    if whole:
+        held, at, apart = in_whole(keys, first, stride, whole, width)
+        panels_at = panels.ctypes.data + 4 * start
+        for position in range(0, whole, LANES):
+            target = panels_at + 4 * (position // PANEL * width * PANEL + position % PANEL)
+            for place in range(0, width, LANES):
+                source = at + position * apart + 4 * place
+                transpose_words(source, apart, target + 4 * place * PANEL, 4 * PANEL)
+        scalar.keep(held)
+    for position in range(whole, positions):
         source = first + position * stride
         target = start + position // PANEL * width * PANEL + position % PANEL
         for place in range(width):
@@ -44,11 +57,7 @@ def pack_keys(keys, first, stride, positions, width, panels, start):
 def pack_values(values, first, stride, positions, width, panels, start):
     """Values, laid out as the keys → panels (width / PANEL, positions, PANEL)."""
     for part in range(0, width, PANEL):
-        for position in range(positions):
-            at, to = first + position * stride + part, start + part * positions + position * PANEL
-            source, target = values[at : at + PANEL], panels[to : to + PANEL]
-            for place in range(PANEL):
-                target[place] = scalar.number(source[place])
+        lay(values, first + part, stride, positions, PANEL, panels, start + part * positions, PANEL)
 
 
 @njit(**ORDERED)
