@@ -95,3 +95,13 @@ def test_sums_of_rows_of_which_most_double_steps_have_rests_are_exact(seed: int,
     weight = torch.randint(0, 2, (40, inputs), generator=draw) * 2.0 - 1
     found = Int8Linear(weight, None)(x)
     torch.testing.assert_close(found, x @ weight.T, rtol=1e-5, atol=1e-3)
+
+
+@needs_16_bits
+@pytest.mark.parametrize("largest", [1e-28, 1e37, 1.5e38])
+def test_rows_whose_sum_is_no_number_of_fp32_are_quantised_all_the_same(largest: float) -> None:
+    rows = np.clip(drawn.standard_normal((3, 512)), -1, 1).astype(np.float32) * np.float32(largest)
+    quantised, scales, zeros = np.empty(rows.shape, np.uint8), np.empty(3, np.float32), np.empty(3, np.int32)
+    linear.quantise(rows, quantised, scales, zeros)
+    found = (quantised.astype(np.float64) - zeros[:, None]) * scales[:, None].astype(np.float64)
+    assert np.abs(found - rows).max() <= largest / LEVELS_LEAST * 1.01

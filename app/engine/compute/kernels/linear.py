@@ -59,7 +59,9 @@ def extremes(x):
 def levels_for(low, high, apart):
     """How many levels a row gets in 16 bits, from its extremes and its spread."""
     most = np.float32(SPREAD_MOST) * (high - low) / apart
-    return np.int64(min(max(most, np.float32(LEVELS_LEAST)), np.float32(LEVELS)))
+    if most >= np.float32(LEVELS):
+        return LEVELS
+    return np.int64(most) if most >= np.float32(LEVELS_LEAST) else LEVELS_LEAST  # or no number
 
 
 @njit(**SERIAL)
