@@ -147,9 +147,9 @@ class Int8Linear(PackedLinear):
     """int8 weights, one scale an output; each row of x gets a scale and a zero of its own, the sums are exact.
 
     Weights are held in panels (panels, inputs / 4, PANEL, 4), as the units read them. Without AVX2, `_int_mm` computes
-    the same integers. (Dettmers et al. 2022, section 2: row-wise and column-wise scales, and zeros for what is not
-    centred) `mixes` asks for x and the weights to be turned before they are quantised, which
-    kernels/mixing.py can do for most widths: half the error where a few numbers of x are much larger than the others.
+    the integers of VNNI's kernels. (Dettmers et al. 2022, section 2: row-wise and column-wise scales, and zeros for
+    what is not centred) `mixes` asks for x and the weights to be turned before they are quantised, which
+    kernels/mixing.py can do for most widths: about half the error where a few numbers of x are much larger than others.
     """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, *, mixes: bool = False) -> None:

@@ -57,11 +57,11 @@ def extremes(x):
 
 @njit(**ORDERED)
 def levels_for(low, high, apart):
-    """How many levels a row gets in 16 bits, from its extremes and its spread."""
+    """How many levels a row gets in 16 bits, from its extremes and its spread, which may be no number: the fewest."""
     most = np.float32(SPREAD_MOST) * (high - low) / apart
     if most >= np.float32(LEVELS):
         return LEVELS
-    return np.int64(most) if most >= np.float32(LEVELS_LEAST) else LEVELS_LEAST  # or no number
+    return np.int64(most) if most >= np.float32(LEVELS_LEAST) else LEVELS_LEAST
 
 
 @njit(**SERIAL)
@@ -80,8 +80,8 @@ def quantise_row(x, quantised):
     """x (inputs,) → whole numbers of 8 bits that are its values in multiples of a scale, above a zero.
 
     Returns (scale, zero): x = scale * (quantised - zero), to half a scale. What an activation gave lies mostly on one
-    side of 0, and so gets all the bits. A row that is not finite gets the scale NaN, so that all its results are NaN
-    and the row fails.
+    side of 0, and so gets all the numbers: LEVELS, or what levels_for says. A row that is not finite gets the scale
+    NaN, so that all its results are NaN and the row fails.
     """
     low, high, is_finite = extremes(x)
     if not is_finite or high - low < np.float32(1e-30):
@@ -189,7 +189,7 @@ def paces(rows, steps, is_int8):
 
     Where registers are few the calls together ask for the panel's next steps, each for an equal part: asked for by the
     first call alone, more would be on its way than there is room for. Of int8's, whose steps are so short that asking
-    costs them a twelfth, only the first few calls do.
+    costs them a twelfth, only the first few calls do; the pace of the others is 0, and they ask for what they have.
     """
     calls, row = 0, 0
     while row < rows:
@@ -225,6 +225,8 @@ def pass_panels(is_int8, span, column_bytes, left, scales, weights, activation, 
     their sums and the bias; added (rows, outputs) or (rows, 0).
     """
     start, stop, first_panel, last_panel = span
+    if start >= stop:
+        return
     panels, weight_scales, weight_sums, bias = weights
     outputs, stride, row_bytes = out.shape[1], out.shape[1] * 4, PANEL * 4
     left_bytes = column_bytes * ROOM if is_int8 else column_bytes
@@ -252,7 +254,7 @@ def pass_panels(is_int8, span, column_bytes, left, scales, weights, activation, 
                     scales[0] + row * 4 if is_int8 else before, scales[1] + row * 4 if is_int8 else before_apart,
                     weight_scales + first * 4, weight_sums + first * 4,
                     bias + first * 4 if is_last else zeros_at, other if is_direct else 0, stride,
-                    target if is_direct else held, stride if is_direct else row_bytes, ahead, pace,
+                    target if is_direct else held, stride if is_direct else row_bytes, ahead if pace else 0, pace,
                 )  # fmt: skip
                 if is_int8:
                     multiply_int8(taken, call)

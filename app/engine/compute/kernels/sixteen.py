@@ -38,8 +38,10 @@ IN_16_BITS = HAS_FMA and not HAS_VNNI_512
 ROOM = 7 if IN_16_BITS else 1
 """Bytes of a row in an int8 product for each of its numbers. The numbers come first; in 16 bits they are signed, and
 what those would not hold the products of follows: how many rests there are, what to add to the row's sums, and the
-rests, in the mean at most five for two steps, each as the place of a step's vectors in a panel and four numbers more
-for it (4 bytes each)."""
+rests, in the mean hardly more than five for two steps, each as the place of a step's vectors in a panel and four
+numbers more for it (4 bytes each). Whatever the numbers are, rows of any width have no more rests than there is room
+for, of 8 numbers just as many: what 5.04, the most that a center in the middle of a row's numbers allows, comes from is
+MOST, CENTER_LEAST, LEVELS and how pairs are parted."""
 INPUTS_OF = 8 if IN_16_BITS else 4
 """Rows of an int8 product have a multiple of so many numbers."""
 LEVELS, LEVELS_LEAST = 254, 160

@@ -11,7 +11,6 @@ PANEL = LANES * VECTORS
 """Columns of a panel."""
 INT8_BITS, INT16, INT32, INT64, FLOAT = (*(ir.IntType(bits) for bits in (8, 16, 32, 64)), ir.FloatType())
 FLOATS, WORDS = ir.VectorType(FLOAT, LANES), ir.VectorType(INT32, LANES)
-HALVES = ir.VectorType(ir.IntType(16), 2 * LANES)
 VECTOR_BYTES = 64
 INTO_L2 = (0, 2, 1)
 """Of what llvm.prefetch takes: to be read, into the second of the caches, of data."""
