@@ -38,6 +38,13 @@ def drawn(count: int, seed: int) -> Array:
     return np.random.default_rng(seed).standard_normal(count).astype(np.float32) * np.float32(3.0)
 
 
+def rows_of(kind: str, count: int, width: int, stride: int, first: int, seed: int) -> tuple[Array, Array]:
+    """A flat array that holds rows from the place `first` on, `stride` apart, and these rows (count, width)."""
+    numbers = drawn(first + count * stride, seed)
+    source = numbers if kind == "floats" else halves_of(numbers)
+    return source, np.stack([source[first + place * stride :][:width] for place in range(count)])
+
+
 @pytest.mark.parametrize(
     ("kind", "to"),
     [
@@ -73,9 +80,8 @@ def test_packed_keys_and_values_are_the_numbers_of_their_positions(
     kind: str, positions: int, parts: int, gap: int, seed: int
 ) -> None:
     width, stride, first = PANEL * parts, PANEL * parts + gap, 3
-    numbers = drawn(first + positions * stride, seed)
-    source = numbers if kind == "floats" else halves_of(numbers)
-    held = np.stack([halves_of(numbers[first + place * stride :][:width]) for place in range(positions)])
+    source, rows = rows_of(kind, positions, width, stride, first, seed)
+    held = rows if kind == "halves" else np.stack([halves_of(row) for row in rows])
     panels, steps = (positions + PANEL - 1) // PANEL, (positions + 1) // 2
     keys = np.zeros(panels * width // 2 * PANEL, np.int32)
     pack_keys(source, first, stride, positions, width, keys)
@@ -95,10 +101,8 @@ def test_keys_and_values_packed_in_fp32_are_the_numbers_of_their_positions(
     kind: str, positions: int, parts: int, gap: int, seed: int
 ) -> None:
     width, stride, first, start = PANEL * parts, PANEL * parts + gap, 3, 5
-    numbers = drawn(first + positions * stride, seed)
-    source = numbers if kind == "floats" else halves_of(numbers)
-    numbers = numbers if kind == "floats" else whole(source)
-    held = np.stack([numbers[first + place * stride :][:width] for place in range(positions)])
+    source, rows = rows_of(kind, positions, width, stride, first, seed)
+    held = rows if kind == "floats" else np.stack([whole(row) for row in rows])
     panels = (positions + PANEL - 1) // PANEL
     keys = np.full(start + panels * width * PANEL, UNTOUCHED, np.float32)
     pack_keys_whole(source, first, stride, positions, width, keys, start)
