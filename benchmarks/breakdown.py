@@ -28,8 +28,9 @@ OPERATIONS: dict[str, str] = {
     SAMPLING: r"argmax|topk|sort|multinomial|isfinite|item|_local_scalar",
 }
 KERNELS: dict[str, str] = {
-    "best_of_rows": SAMPLING, "attention.store": CACHE, "slots.": CACHE, "linear.": PRODUCTS, "tiles.": PRODUCTS,
-    "rows.": NORMS, "attention.": ATTENTION, "spans": ATTENTION, "draws.": SAMPLING, "hypotheses.": SAMPLING,
+    "best.": HEAD, "best_of_rows": SAMPLING, "attention.store": CACHE, "slots.": CACHE, "linear.": PRODUCTS,
+    "tiles.": PRODUCTS, "rows.": NORMS, "attention.": ATTENTION, "spans": ATTENTION, "draws.": SAMPLING,
+    "hypotheses.": SAMPLING,
 }  # fmt: skip
 """By the first part of `module.function` that is found."""
 Taken = dict[str, float]

@@ -3,9 +3,11 @@
 A model's time has two floors. Its weights and the cache that a step reads must pass through memory: bytes divided by
 the bandwidth of streaming reads. Its multiplications must be done: 2 operations a weight and token, plus 4 · width a
 layer for each pair of a token and a position that it attends to, divided by the rate of the best matrix kernel found.
-A phase cannot be faster than the greater of the two. Prompts are read in one phase. Decoding is the other: its steps
-are at least the tokens left divided by the rows at once, each reading all weights once; the cache is read once a token,
-up to its position. Weights count 4, 2 or 1 bytes for fp32, bf16 and int8, the cache 4 for fp32 and 2 otherwise.
+A phase cannot be faster than the greater of the two. Prompts are read in one phase. Of the last layer of what is read
+all tokens' keys and values are needed, and the rest for one token, of which a label, or the next token, is made; of a
+source's encoder, all of it. Decoding is the other phase: its steps are at least the tokens left divided by the rows at
+once, each reading all weights once; the cache is read once a token, up to its position. Weights count 4, 2 or 1 bytes
+for fp32, bf16 and int8, the cache 4 for fp32 and 2 otherwise.
 Norms, activations, softmax, embedding look-ups and sampling count as nothing, so that 100 % is out of reach.
 A figure's share is this floor divided by the measured time.
 """
@@ -120,10 +122,13 @@ def phases(work: Work, precision: str, shape: dict[str, int]) -> list[Phase]:
     inner = shape.get("inner", 4 * width)
     head = shape["vocabulary"] * width
     per_weight, per_cached = WEIGHT_BYTES[precision], CACHE_BYTES[precision]
-    encoder = layers * (4 * width**2 + 2 * width * inner)
+    layer = 4 * width**2 + 2 * width * inner
+    encoder = layers * layer
     squares = sum(len(ask.ids) ** 2 for ask in work.asks)
+    unread = (layer - 2 * width**2) * (work.input_tokens - len(work.asks))  # of the last layer
     if work.is_encoding:
-        return [Phase(encoder * per_weight, 2 * encoder * work.input_tokens + 4 * width * layers * squares)]
+        pairs = (layers - 1) * squares + work.input_tokens
+        return [Phase(encoder * per_weight, 2 * (encoder * work.input_tokens - unread) + 4 * width * pairs)]
     produced = [ask.output_tokens * work.beams for ask in work.asks]
     if work.model == "marian":
         crossed = layers * 2 * width**2  # keys and values of the source, once for each of its tokens
@@ -140,7 +145,8 @@ def phases(work: Work, precision: str, shape: dict[str, int]) -> list[Phase]:
         decoder = encoder
         reading = Phase(
             encoder * per_weight,
-            2 * encoder * work.input_tokens + 2 * width * layers * squares + 2 * head * len(work.asks),
+            2 * (encoder * work.input_tokens - unread + head * len(work.asks))
+            + 2 * width * ((layers - 1) * squares + 2 * work.input_tokens),
         )
         pairs = sum(sum(len(ask.ids) + n for n in range(1, ask.output_tokens)) for ask in work.asks)
         tokens = sum(produced) - len(work.asks)  # the first token comes out of the prompt

@@ -16,7 +16,7 @@ from app.engine.compute.models import Resident
 from app.engine.compute.prompts import score_prompt
 from app.engine.compute.sampling import Sampler, draw
 from app.engine.events import Event, FailedEvent, FinishedEvent, FinishReason, PromptEvent, TokenEvent
-from app.engine.flying import Party, feeds_of, party_of, some_rows
+from app.engine.flying import Party, feeds_of, party_of
 from app.engine.jobs import BeamSearch, DecodeJob, Job
 from app.engine.lane import Lane
 from app.engine.schedule.plan import RowStep, StepPlan, plan_step
@@ -127,7 +127,7 @@ class DecodeLane(Lane):
         hidden, scores = self.decoder.read(feeds) if read else (None, None)
         flight = self.decoder.fly(
             party.feeds, party.samplers, self.resident.banned, min(STEPS, party.steps),
-            first=some_rows(scores, joining) if scores is not None and joining else None,
+            first=scores.some(joining) if scores is not None and joining else None,
         )  # fmt: skip
         self._flush()
         if hidden is not None:
@@ -138,7 +138,7 @@ class DecodeLane(Lane):
         self._follow(party, flight, began_s, is_alone=not others)
         if scores is not None and others:
             began_s = self._clock.monotonic_s()
-            self._apply([read[place] for place in others], some_rows(scores, others))
+            self._apply([read[place] for place in others], scores.some(others))
             self._tally([read[place] for place in others], began_s)
 
     def _follow(self, party: Party, flight: Flight, began_s: float, *, is_alone: bool) -> None:
@@ -222,7 +222,9 @@ class DecodeLane(Lane):
         for step in plan:
             row, top = step.row, step.row.job.prompt_logprobs
             is_prompt = row.phase is Phase.PREFILLING
+            wanted = 1 if is_prompt else len(row.slots)
             if is_prompt and top is not None:
+                wanted = step.count
                 targets = row.prompt[row.fed + 1 : row.fed + step.count + 1]
                 try:
                     found = score_prompt(self.decoder, hidden[place : place + len(targets)], targets, top=top)
@@ -232,7 +234,7 @@ class DecodeLane(Lane):
                 else:
                     if targets:
                         self._emit(PromptEvent(job_id=row.job.id, logprobs=found.logprobs, top=found.top))
-            place += step.count if is_prompt else len(row.slots)
+            place += wanted
 
     def _apply(self, plan: Sequence[RowStep], scores: Scores) -> None:
         """Advance each row that has fed all it had: sampled rows together, then each row's beams."""
@@ -258,10 +260,12 @@ class DecodeLane(Lane):
                     sampled.append((row, place))
             place += count
             row.fed += step.count
+        if sampled and searched:
+            _ = scores.values  # once for both
         if sampled:
-            self._draw([row for row, _ in sampled], some_rows(scores, [place for _, place in sampled]))
+            self._draw([row for row, _ in sampled], scores.some([place for _, place in sampled]))
         if searched:
-            self._search(searched, some_rows(scores, hypotheses).values)
+            self._search(searched, scores.some(hypotheses).values)
 
     def _draw(self, rows: list[Row], scores: Scores) -> None:
         """The next token of each of `rows`, from their scores."""

@@ -1,10 +1,9 @@
 """What a step feeds of each row, and which rows a device can go on with by itself."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from app.engine.compute.beams import Beams
-from app.engine.compute.choice import Scores
 from app.engine.compute.decode import Feed
 from app.engine.compute.sampling import Sampler
 from app.engine.schedule.plan import RowStep, StepPlan
@@ -52,14 +51,6 @@ def _joins(step: RowStep, choosers: Choosers) -> bool:
     return is_blind and step.completes and job.max_new_tokens > 1
 
 
-def some_rows(scores: Scores, places: Sequence[int]) -> Scores:
-    """The scores of the rows `places`; the very same when these are all of them."""
-    if list(places) == list(range(len(scores.values))):
-        return scores
-    held = list(places)
-    return Scores(scores.values[held], None if scores.best is None else scores.best[held])
-
-
 def feeds_of(row: Row, count: int, choosers: Choosers) -> list[Feed]:
     """What a planned step feeds: the next `count` tokens of the row, or the last token of each of its beams."""
     chooser = choosers[row.job.id]
@@ -69,4 +60,6 @@ def feeds_of(row: Row, count: int, choosers: Choosers) -> list[Feed]:
         ids = (*row.prompt[row.fed : row.fed + count], *row.produced[: max(0, row.fed + count - len(row.prompt))])
     else:
         ids = tuple(row.produced[row.fed - len(row.prompt) : row.fed - len(row.prompt) + count])
-    return [Feed(row.slots[0], row.fed, ids, is_prompt=row.phase is not Phase.DECODING)]
+    is_prompt = row.phase is not Phase.DECODING
+    is_scored = is_prompt and row.job.prompt_logprobs is not None
+    return [Feed(row.slots[0], row.fed, ids, is_prompt=is_prompt, is_scored=is_scored)]

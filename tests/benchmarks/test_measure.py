@@ -79,6 +79,7 @@ def test_operations_are_told_apart_by_name_and_what_is_left_is_dispatch() -> Non
     assert kind_of("aten::native_layer_norm") == "norms"
     assert kind_of_kernel("linear.linear_int8", 3072, 50257) == kind_of_kernel("tiles.project_tiles", 768, 50257)
     assert kind_of_kernel("linear.linear_int8", 50257, 50257) == "the head"
+    assert kind_of_kernel("best.best_outputs", 32, 50257) == "the head"
     assert kind_of_kernel("attention.attend_bf16", 768, 50257) == kind_of_kernel("spans_bf16.attend_spans", 0, 9)
     assert kind_of_kernel("attention.store", 64, 50257) == kind_of("aten::copy_") == "cache and copies"
     assert kind_of_kernel("rows.best_of_rows", 0, 50257) == "sampling"

@@ -17,13 +17,14 @@ from transformers import (
 )
 from transformers import AutoModelForSequenceClassification as AutoModelForLabels
 
+from app.engine.compute import families
 from app.engine.compute.cache import Span, StepTokens
 from app.engine.compute.families.bert import PREFIXES as BERT_PREFIXES
 from app.engine.compute.families.bert import Bert
 from app.engine.compute.families.gpt2 import PREFIXES as GPT2_PREFIXES
 from app.engine.compute.families.gpt2 import Gpt2
 from app.engine.compute.families.marian import PREFIXES as MARIAN_PREFIXES
-from app.engine.compute.families.marian import Marian
+from app.engine.compute.families.marian import Marian, sinusoids
 from app.engine.compute.weights import Weights, read_config, read_tensors
 from app.engine.jobs import Head, Precision
 
@@ -42,10 +43,17 @@ def gpt2(checkpoints: dict[str, Path]) -> tuple[Gpt2, Any]:
     return ours, AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
-@pytest.fixture(scope="module")
-def marian(checkpoints: dict[str, Path]) -> tuple[Marian, Any]:
+@pytest.fixture(scope="module", params=["as stored", "reordered"])
+def marian(checkpoints: dict[str, Path], request: pytest.FixtureRequest) -> tuple[Marian, Any]:
     folder = checkpoints["tiny-marian"]
-    ours = Marian(read_config(folder), weights_of(folder, MARIAN_PREFIXES))
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "reordered":  # as int8 models are, where products of neighbours are summed in 16 bits
+            patch.setattr(families.marian, "IN_16_BITS", True)
+            order = families.marian.stream_order
+            patch.setattr(families.marian, "stream_order", lambda width, _: order(width, Precision.INT8))
+        ours = Marian(read_config(folder), weights_of(folder, MARIAN_PREFIXES))
+    is_moved = not torch.equal(ours.places, sinusoids(ours.positions_max, ours.width))
+    assert is_moved == (request.param == "reordered")
     return ours, AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 

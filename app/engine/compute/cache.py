@@ -44,7 +44,7 @@ class Layout:
 class StepTokens:
     """Where the tokens of one step lie, worked out once for all layers."""
 
-    def __init__(self, spans: Sequence[Span], device: torch.device) -> None:
+    def __init__(self, spans: Sequence[Span], device: torch.device, wanted: Array | None = None) -> None:
         slots: list[int] = []
         positions: list[int] = []
         short: list[int] = []
@@ -70,11 +70,19 @@ class StepTokens:
         self.prompts_array: Array = np.array(
             [(first, span.slot, span.start, span.count) for first, span in self.prompts], np.int64
         ).reshape(-1, 4)
+        self.wanted = wanted
+        """Indices of the tokens whose hidden states are read, in order, and of every one that is no prompt's; None for
+        all. A decoder that reads its prompts itself computes no other in its last layer."""
         self._long = long
         self._device = device
         self.layout: Layout | None = None
         """Of the prompts; worked out by whoever attends to them so."""
         self._masks: dict[Span, torch.Tensor | None] = {}
+
+    @property
+    def wanted_array(self) -> Array:
+        """See wanted."""
+        return np.arange(len(self.slots_array)) if self.wanted is None else self.wanted
 
     @cached_property
     def slots(self) -> torch.Tensor:

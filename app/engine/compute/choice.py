@@ -1,8 +1,7 @@
 """What a step thinks of every token, and draws from it by torch alone, so that only the drawn ids leave the device."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -18,14 +17,58 @@ POISONED = -1
 """In place of a token, where scores are not finite."""
 
 
-@dataclass(frozen=True, slots=True)
+class Scorer(Protocol):
+    """What makes scores of hidden states: a decoder's family."""
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Hidden states (rows, width) → scores (rows, vocabulary) in fp32."""
+        ...
+
+    def best(self, hidden: torch.Tensor, banned: Sequence[int]) -> list[int] | None:
+        """See Scores.best_but."""
+        ...
+
+
 class Scores:
     """What a step thinks of every token."""
 
-    values: torch.Tensor
-    """(rows, vocabulary) in fp32, on the device."""
-    best: torch.Tensor | None = None
-    """(rows,) best_tokens of them, where the step has looked."""
+    def __init__(self, values: torch.Tensor, best: torch.Tensor | None = None) -> None:
+        self._values: torch.Tensor | None = values
+        self._hidden = values
+        self._scorer: Scorer | None = None
+        self.best = best
+        """(rows,) best_tokens of them, where the step has looked."""
+
+    @classmethod
+    def of(cls, hidden: torch.Tensor, scorer: Scorer) -> "Scores":
+        """Those of hidden states (rows, width), worked out when somebody asks: to find the best, nobody needs all."""
+        scores = cls(hidden)
+        scores._values, scores._scorer = None, scorer
+        return scores
+
+    @property
+    def values(self) -> torch.Tensor:
+        """(rows, vocabulary) in fp32, on the device."""
+        if self._values is None:
+            assert self._scorer is not None, "what has no values can make them. This is a bug."
+            self._values = self._scorer.logits(self._hidden)
+        return self._values
+
+    def __len__(self) -> int:
+        return len(self._hidden)
+
+    def some(self, places: Sequence[int]) -> "Scores":
+        """Those of the rows `places`; the very same when these are all of them."""
+        held = list(places)
+        if held == list(range(len(self))):
+            return self
+        if self._values is None and self._scorer is not None:
+            return Scores.of(self._hidden[held], self._scorer)
+        return Scores(self.values[held], None if self.best is None else self.best[held])
+
+    def best_but(self, banned: Sequence[int]) -> list[int] | None:
+        """best_tokens, none of `banned`, where they are found without the values; None elsewhere."""
+        return self._scorer.best(self._hidden, banned) if self._values is None and self._scorer is not None else None
 
 
 def best_tokens(scores: torch.Tensor) -> torch.Tensor:

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import torch
 
-from app.engine.compute.cache import SlotCache, Span, StepTokens
+from app.engine.compute.cache import Array, SlotCache, Span, StepTokens
 from app.engine.compute.choice import Scores
 from app.engine.compute.cuda import HAS_KERNELS
 from app.engine.compute.cuda.attention import fits_flash
@@ -31,6 +32,21 @@ class Feed:
     start: int
     ids: tuple[int, ...]
     is_prompt: bool = False
+    is_scored: bool = False
+    """Whether the hidden states of all its tokens are read, not the last one's alone."""
+
+    @property
+    def wanted(self) -> int:
+        """Of how many of its last tokens the hidden states are read."""
+        return len(self.ids) if self.is_scored else 1
+
+
+def wanted_of(feeds: Sequence[Feed]) -> Array | None:
+    """Which of the tokens of these feeds are read, see StepTokens.wanted."""
+    if all(feed.wanted == len(feed.ids) for feed in feeds):
+        return None
+    ends = accumulate(len(feed.ids) for feed in feeds)
+    return np.concatenate([np.arange(end - feed.wanted, end) for feed, end in zip(feeds, ends, strict=True)])
 
 
 class Decoder:
@@ -113,9 +129,10 @@ class Decoder:
         return self._graphs.fly([self.place_of(feed) for feed in feeds], samplers, banned, steps, first)
 
     def step(self, feeds: Sequence[Feed]) -> tuple[torch.Tensor, Scores]:
-        """One forward → hidden states (tokens, width) in the feeds' order, and scores after each feed's last token.
+        """One forward → hidden states (wanted, width) in the feeds' order, and scores after each feed's last token.
 
-        Both hold until the next step.
+        Hidden states are those that the feeds want, and mean nothing where no feed is scored. Both hold until the next
+        step.
         """
         if self._graphs is not None and all(len(feed.ids) == 1 for feed in feeds):
             return self._graphs.step([self.place_of(feed) for feed in feeds])
@@ -127,12 +144,16 @@ class Decoder:
             spans = [Span(feed.slot, feed.start, len(feed.ids), is_prompt=True) for feed in feeds]
             found = self._prompts.read(spans, [feed.ids for feed in feeds])
             if found is not None:
-                return found
+                hidden, scores = found
+                wanted = wanted_of(feeds) if any(feed.is_scored for feed in feeds) else None
+                return hidden if wanted is None else hidden[sent(wanted, hidden.device)], scores
         hidden = self._forward(feeds)
-        if len(hidden) == len(feeds):
-            return hidden, Scores(self.family.logits(hidden))
-        last = np.cumsum([len(feed.ids) for feed in feeds]) - 1
-        return hidden, Scores(self.family.logits(hidden[sent(last, hidden.device)]))
+        last = hidden
+        if len(hidden) != len(feeds):
+            last = hidden[sent(np.cumsum([feed.wanted for feed in feeds]) - 1, hidden.device)]
+        if hidden.device.type == "cpu":
+            return hidden, Scores.of(last, self.family)
+        return hidden, Scores(self.family.logits(last))
 
     def place_of(self, feed: Feed) -> Place:
         """Where a captured step finds what a single token needs."""
@@ -141,14 +162,21 @@ class Decoder:
 
     def _forward(self, feeds: Sequence[Feed]) -> torch.Tensor:
         device = self.family.device
-        tokens = StepTokens([Span(feed.slot, feed.start, len(feed.ids), feed.is_prompt) for feed in feeds], device)
+        spans = [Span(feed.slot, feed.start, len(feed.ids), feed.is_prompt) for feed in feeds]
+        wanted = wanted_of(feeds)
+        tokens = StepTokens(spans, device, wanted if self.reads_prompts else None)
         ids = sent(np.array([i for feed in feeds for i in feed.ids], np.int64), device)
         if self.reads_prompts:
             return self.run(ids, tokens, tokens)
-        return self.run(ids, tokens, StepTokens([self._sources[feed.slot] for feed in feeds for _ in feed.ids], device))
+        sources = StepTokens([self._sources[feed.slot] for feed in feeds for _ in feed.ids], device)
+        hidden = self.run(ids, tokens, sources)
+        return hidden if wanted is None else hidden[sent(wanted, device)]
 
     def run(self, ids: torch.Tensor, tokens: StepTokens, sources: StepTokens) -> torch.Tensor:
-        """Packed ids (tokens,) with their places and those of their sources → hidden states (tokens, width)."""
+        """Packed ids (tokens,) with their places and those of their sources → hidden states (tokens, width).
+
+        Of GPT-2 they are (wanted, width), see StepTokens.
+        """
         if not isinstance(self.family, Marian):
             return self.family.forward(ids, tokens, self.cache)
         assert self.source is not None, "Marian has a source cache. This is a bug."

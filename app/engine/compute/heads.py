@@ -1,6 +1,7 @@
 """What stands on an encoder: transformers' heads for labels, spans, tags and hidden tokens, and pooling for vectors.
 
-A head takes the encoder's outputs (tokens, width) of packed rows and gives each row's scores in fp32.
+A head says which tokens of packed rows it wants (None: all), takes the encoder's outputs of these (tokens, width), and
+gives each row's scores in fp32.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from app.engine.compute.plain import sent
 from app.engine.compute.weights import Vocabulary, Weights
 from app.engine.jobs import Pooling
 
+Array = np.ndarray[Any, Any]
 TABLE = "embeddings.word_embeddings.weight"
 UNTIED = "cls.predictions.decoder.weight"
 
@@ -39,6 +41,14 @@ def parted(x: torch.Tensor, lengths: Sequence[int]) -> list[torch.Tensor]:
     return [x[start : start + length] for start, length in zip(starts_of(lengths), lengths, strict=True)]
 
 
+class WholeHead:
+    """A head that reads every token."""
+
+    def wanted(self, lengths: Sequence[int], places: Sequence[Sequence[int]]) -> Array | None:
+        """Indices of the tokens that are read, in order."""
+        return None
+
+
 class LabelHead:
     """BertForSequenceClassification: labels of the whole row, from its first token."""
 
@@ -46,12 +56,16 @@ class LabelHead:
         self.pooler = weights.linear("pooler.dense", trunk.width, trunk.width, is_exact=True)
         self.output = weights.linear("classifier", trunk.width, trunk.labels, is_exact=True)
 
+    def wanted(self, lengths: Sequence[int], places: Sequence[Sequence[int]]) -> Array | None:
+        """Each row's first token."""
+        return np.array(starts_of(lengths))
+
     def __call__(self, x: torch.Tensor, lengths: Sequence[int], _: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-        scores = self.output(self.pooler(x[sent(np.array(starts_of(lengths)), x.device)], act=TANH)).float()
+        scores = self.output(self.pooler(x, act=TANH)).float()
         return [scores[row : row + 1] for row in range(len(lengths))]
 
 
-class SpanHead:
+class SpanHead(WholeHead):
     """BertForQuestionAnswering: how well a span starts and ends at each position."""
 
     def __init__(self, weights: Weights, trunk: Trunk) -> None:
@@ -61,7 +75,7 @@ class SpanHead:
         return [row.T for row in parted(self.output(x).float(), lengths)]
 
 
-class TagHead:
+class TagHead(WholeHead):
     """BertForTokenClassification: labels of every token."""
 
     def __init__(self, weights: Weights, trunk: Trunk) -> None:
@@ -85,12 +99,24 @@ class MaskHead:
         self.table: Vocabulary = weights.vocabulary(TABLE, size, width, bias=bias if is_tied else None)
         self.scores = self.table if is_tied else weights.vocabulary(UNTIED, size, width, bias=bias)
 
+    def wanted(self, lengths: Sequence[int], places: Sequence[Sequence[int]]) -> Array | None:
+        """The places asked for, if any."""
+        asked = np.unique(_places_of(lengths, places))
+        return asked if len(asked) else None
+
     def __call__(self, x: torch.Tensor, lengths: Sequence[int], places: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-        rows = [start + place for start, found in zip(starts_of(lengths), places, strict=False) for place in found]
-        if not rows:
+        asked = _places_of(lengths, places)
+        if not len(asked):
             return [x.new_zeros(0, self.vocabulary) for _ in lengths]
+        rows = sent(np.unique(asked, return_inverse=True)[1], x.device)
         scores = self.scores.scores(self.norm(self.dense(x[rows], act=self.act)))
         return parted(scores, [len(found) for found in places])
+
+
+def _places_of(lengths: Sequence[int], places: Sequence[Sequence[int]]) -> Array:
+    """The places of packed rows as indices of tokens; rows may come without any."""
+    starts = starts_of(lengths)
+    return np.array([start + place for start, row in zip(starts, places, strict=False) for place in row], np.int64)
 
 
 class PooledHead:
@@ -98,9 +124,14 @@ class PooledHead:
 
     def __init__(self, pooling: tuple[Pooling, ...]) -> None:
         self.pooling = pooling
+        self._reads_first = set(pooling) == {Pooling.CLS}
+
+    def wanted(self, lengths: Sequence[int], places: Sequence[Sequence[int]]) -> Array | None:
+        """Each row's first token, where no kind of pooling reads another."""
+        return np.array(starts_of(lengths)) if self._reads_first else None
 
     def __call__(self, x: torch.Tensor, lengths: Sequence[int], _: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-        rows = parted(x.float(), lengths)
+        rows = parted(x.float(), [1] * len(lengths) if self._reads_first else lengths)
         return [torch.cat([pooled(row, kind) for kind in self.pooling])[None] for row in rows]
 
 

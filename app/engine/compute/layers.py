@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from app.engine.compute.activations import Activation
-from app.engine.compute.kernels import HAS_FMA, linear, mixing, rows, threads, tiles
+from app.engine.compute.kernels import HAS_FMA, best, linear, mixing, rows, threads, tiles
 from app.engine.compute.kernels.sixteen import IN_16_BITS, INPUTS_OF
 from app.engine.compute.kernels.vectors import PANEL
 from app.engine.jobs import Precision
@@ -100,11 +100,33 @@ class KernelNorm(PlainNorm):
 class PackedLinear:
     """What both packed kinds share: padded bias, and the shape of the result."""
 
+    is_int8 = is_mixed = False
+    """Whether weights and rows are quantised, and whether they are turned before."""
+
     def __init__(self, outputs: int, bias: torch.Tensor | None) -> None:
         self.outputs = outputs
         self.bias = torch.zeros(math.ceil(outputs / PANEL) * PANEL)
         if bias is not None:
             self.bias[:outputs] = bias.float()
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether the panels are filled: the kernels run here."""
+        return True
+
+    @property
+    def addresses(self) -> tuple[int, ...]:
+        """Where panels, scales, sums and bias lie (0 for what there is not), and how many outputs there are."""
+        raise NotImplementedError
+
+    def best(self, x: torch.Tensor, banned: Sequence[int]) -> list[int]:
+        """The best output of each row of x (rows, inputs), none of `banned`; -1 where the best is not finite."""
+        found = np.empty(len(x), np.int64)
+        best.best_outputs(
+            x.contiguous().numpy(), self.is_int8, self.is_mixed, np.array(self.addresses, np.int64),
+            np.array(banned, np.int64), threads(), found,
+        )  # fmt: skip
+        return found.tolist()
 
     def _call(self, x: torch.Tensor, act: Activation | None, add: torch.Tensor | None, out: Array) -> None:
         raise NotImplementedError
@@ -117,9 +139,6 @@ class PackedLinear:
 
 class Fp32Linear(PackedLinear):
     """fp32 weights in panels (panels, inputs, PANEL) for the fused multiply-add units."""
-
-    is_packed, is_mixed = True, False
-    """As Int8Linear's."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         super().__init__(weight.shape[0], bias)
@@ -135,7 +154,7 @@ class Fp32Linear(PackedLinear):
 
     @property
     def addresses(self) -> tuple[int, ...]:
-        """As Int8Linear's: there are no scales and no sums."""
+        """See PackedLinear."""
         return self.panels.data_ptr(), 0, 0, self.bias.data_ptr(), self.outputs
 
     def rows(self, ids: torch.Tensor) -> torch.Tensor:
@@ -151,6 +170,8 @@ class Int8Linear(PackedLinear):
     what is not centred) `mixes` asks for x and the weights to be turned before they are quantised, which
     kernels/mixing.py can do for most widths: about half the error where a few numbers of x are much larger than others.
     """
+
+    is_int8 = True
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, *, mixes: bool = False) -> None:
         super().__init__(weight.shape[0], bias)
@@ -181,12 +202,12 @@ class Int8Linear(PackedLinear):
 
     @property
     def addresses(self) -> tuple[int, ...]:
-        """Where the arrays lie, and how many outputs there are."""
+        """See PackedLinear."""
         return *(array.ctypes.data for array in self.arrays), self.outputs
 
     @property
     def is_packed(self) -> bool:
-        """Whether the panels are filled: the kernels run here."""
+        """See PackedLinear."""
         return self.columns is None
 
     def _call(self, x: torch.Tensor, act: Activation | None, add: torch.Tensor | None, out: Array) -> None:

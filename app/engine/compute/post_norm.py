@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,9 @@ from app.engine.compute.attention import attend_packed, has_spans
 from app.engine.compute.kernels import HAS_BF16_512, encoder, threads
 from app.engine.compute.layers import TILED_ROWS, Int8Linear, Linear, Tail
 from app.engine.compute.packed import Packed, packed
+from app.engine.compute.plain import sent
+
+Array = np.ndarray[Any, Any]
 
 
 @dataclass
@@ -30,27 +34,40 @@ class Layers:
         self.scale = scale
         self.narrow = narrow
 
-    def __call__(self, x: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
-        """x (tokens, width), tokens = sum(lengths), and may be written to → (tokens, width)."""
+    def __call__(self, x: torch.Tensor, lengths: Sequence[int], wanted: Array | None = None) -> torch.Tensor:
+        """x (tokens, width), tokens = sum(lengths), and may be written to → (wanted, width).
+
+        wanted: indices of the tokens that are read afterwards, in order; None for all. Of the last layer nothing else
+        is computed.
+        """
         found = self._packed if len(x) >= TILED_ROWS * threads() else None
         if found is None or not has_spans(x, x.shape[1] // self.heads):
             attend = partial(attend_packed, lengths=lengths, heads=self.heads, scale=self.scale, narrow=self.narrow)
-            return self.through(x, attend)
+            return self.through(x, attend, wanted)
         counts = np.array(lengths, np.int64)
         is_narrow = self.narrow is torch.bfloat16 and HAS_BF16_512
         room = (3 * self.heads, len(x), x.shape[1] // self.heads)
-        x, (first, last) = x.contiguous(), found.epsilons
+        x = x.contiguous()
+        meant = np.arange(len(x)) if wanted is None else wanted
+        out = x.new_empty(len(meant), x.shape[1])
         encoder.encode(
-            x.numpy(), counts.cumsum() - counts, counts, found.weights, found.norms, (first, last),
+            x.numpy(), counts.cumsum() - counts, counts, meant, found.weights, found.norms, np.array(found.epsilons),
             self.blocks[0].tail.act.number,
             np.float32(self.scale), np.empty(room, np.uint16 if is_narrow else np.float32), threads(),
+            out.numpy(),
         )  # fmt: skip
-        return x
+        return out
 
-    def through(self, x: torch.Tensor, attend: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    def through(
+        self, x: torch.Tensor, attend: Callable[[torch.Tensor], torch.Tensor], wanted: Array | None = None
+    ) -> torch.Tensor:
         """The same layer by layer: attend is given queries, keys and values (tokens, 3 * width)."""
-        for block in self.blocks:
-            x = block.tail(attend(block.qkv(x)), x)
+        for layer, block in enumerate(self.blocks, 1):
+            read = attend(block.qkv(x))
+            if wanted is not None and layer == len(self.blocks):
+                some = sent(wanted, x.device)
+                read, x = read[some], x[some]
+            x = block.tail(read, x)
         return x
 
     @cached_property

@@ -13,6 +13,7 @@ from app.engine.compute.cache import SlotCache, StepTokens
 from app.engine.compute.kernels import decoder, reader, threads
 from app.engine.compute.layers import TILED_ROWS, Fp32Linear, Int8Linear, Linear, Norm
 from app.engine.compute.packed import Packed, packed
+from app.engine.compute.plain import sent
 
 
 @dataclass
@@ -41,17 +42,18 @@ class Layers:
         """Of each layer's scores."""
 
     def __call__(self, x: torch.Tensor, tokens: StepTokens, cache: SlotCache) -> torch.Tensor:
-        """x (tokens, width) → (tokens, width)."""
+        """x (tokens, width) → (wanted, width), see StepTokens."""
         found = self._packed if tokens.is_single or self._is_read(x, tokens, cache) else None
         if found is None or cache.whole is None:
             return self.through(x, tokens, cache)
-        out, places = torch.empty_like(x), (tokens.slots_array, tokens.positions_array)
+        wanted, places = tokens.wanted_array, (tokens.slots_array, tokens.positions_array)
+        out = x.new_empty(len(x) if tokens.is_single else len(wanted), x.shape[1])
         rest = (self.act.number, np.array(self.scales, np.float32), *cache.whole, threads(), out.numpy())
         model = found.weights, found.norms, found.epsilons[0]
         if tokens.is_single:
             decoder.step(x.numpy(), *places, found.weights, self._is_int8, *model[1:], *rest)
         else:
-            reader.read(x.clone().numpy(), tokens.prompts_array, tokens.short_array, *places, *model, *rest)
+            reader.read(x.clone().numpy(), tokens.prompts_array, tokens.short_array, wanted, *places, *model, *rest)
         return out
 
     def _is_read(self, x: torch.Tensor, tokens: StepTokens, cache: SlotCache) -> bool:
@@ -65,6 +67,9 @@ class Layers:
         norms = [*(block.norm_attention for block in self.blocks[1:]), self.norm]
         for layer, (block, norm) in enumerate(zip(self.blocks, norms, strict=True)):
             read = attend_cached(block.qkv(normed), tokens, cache, layer, self.heads, self.scales[layer])
+            if tokens.wanted is not None and layer + 1 == len(self.blocks):
+                some = sent(tokens.wanted, x.device)
+                read, x = read[some], x[some]
             x, normed = block.norm_mlp.after(block.out, read, x)
             x, normed = norm.after(block.down, block.up(normed, act=self.act), x)
         return normed

@@ -13,7 +13,7 @@ from app.engine.compute.cache import SlotCache, Span, StepTokens
 from app.engine.compute.choice import Scores
 from app.engine.compute.kernels import threads
 from app.engine.compute.kernels.mixing import INPUTS_LEAST
-from app.engine.compute.layers import TILED_ROWS, Tail, make_linear, make_norm
+from app.engine.compute.layers import TILED_ROWS, PackedLinear, Tail, make_linear, make_norm
 from app.engine.compute.post_norm import Block, Layers
 from app.engine.compute.sampling import Sampler, draw
 from app.engine.jobs import Precision, Sampling
@@ -33,6 +33,8 @@ def layers(precision: Precision) -> None:
         norm(x)
         layer(x)
         layer(x, add=x)
+    if isinstance(layer, PackedLinear) and layer.is_packed:
+        layer.best(torch.ones(1, width), ())
     block = Block(qkv, Tail(out=layer, norm_read=norm, up=layer, act=GELU, down=layer, norm=norm))
     narrow = torch.float32 if precision is Precision.FP32 else torch.bfloat16
     Layers([block], heads=1, scale=1.0, narrow=narrow)(x, [len(x)])

@@ -15,6 +15,8 @@ from app.engine.compute.kernels.draws import draw_rows
 from app.engine.compute.plain import floats, integers, sent
 from app.engine.jobs import Sampling
 
+NOTHING_TOLD: tuple[None, tuple[tuple[int, float], ...]] = (None, ())
+"""Of a row that asks for no log-probabilities."""
 log = logging.getLogger(__name__)
 
 
@@ -103,17 +105,19 @@ class Sampler:
 
 
 def draw(samplers: Sequence[Sampler], scores: Scores, forced: Sequence[int | None]) -> list[Drawn | None]:
-    """One token a row of scores, which are changed in place; None for a row that failed.
+    """One token a row of scores, which may be changed in place; None for a row that failed.
 
     A row fails by itself: when its scores are not finite, or when nothing may be drawn. `forced` tokens are taken
     whatever the scores say.
     """
-    values = scores.values
-    reports = _Reports(samplers, values)
-    is_changed = _change(samplers, values)
-    found = _choose(samplers, Scores(values, None if is_changed else scores.best), forced)
+    found, reports = _best(samplers, scores, forced), None
+    if found is None:
+        values = scores.values
+        reports = _Reports(samplers, values)
+        is_changed = _change(samplers, values)
+        found = _choose(samplers, Scores(values, None if is_changed else scores.best), forced)
     taken = [chosen if must is None or chosen == POISONED else must for chosen, must in zip(found, forced, strict=True)]
-    told = reports.of(taken)
+    told = reports.of(taken) if reports else [NOTHING_TOLD] * len(taken)
     drawn: list[Drawn | None] = []
     for sampler, token, (logprob, top) in zip(samplers, taken, told, strict=True):
         if token == POISONED:
@@ -122,6 +126,16 @@ def draw(samplers: Sequence[Sampler], scores: Scores, forced: Sequence[int | Non
             sampler.note(token)
             drawn.append(Drawn(token, logprob, top))
     return drawn
+
+
+def _best(samplers: Sequence[Sampler], scores: Scores, forced: Sequence[int | None]) -> list[int] | None:
+    """The rows' best tokens, where that is all they ask for and it is found without their scores; else None."""
+    banned = samplers[0].banned
+    for sampler, must in zip(samplers, forced, strict=True):
+        is_drawn = sampler.search.temperature > 0 and must is None
+        if is_drawn or not sampler.is_blind or sampler.banned != banned:
+            return None
+    return scores.best_but(banned)
 
 
 def _change(samplers: Sequence[Sampler], values: torch.Tensor) -> bool:
@@ -196,7 +210,7 @@ class _Reports:
 
     def of(self, tokens: Sequence[int]) -> list[tuple[float | None, tuple[tuple[int, float], ...]]]:
         """Each row's log-probability of its token, and of its most probable ones, best first."""
-        told: list[tuple[float | None, tuple[tuple[int, float], ...]]] = [(None, ())] * self._rows
+        told: list[tuple[float | None, tuple[tuple[int, float], ...]]] = [NOTHING_TOLD] * self._rows
         if not self._asking:
             return told
         chosen = torch.tensor([max(0, tokens[place]) for place in self._asking], device=self._known.device)

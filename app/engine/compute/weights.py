@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType] (PathLike unparametrised)
 
 from app.engine.compute.cuda.layers import CudaLinear, CudaNorm
-from app.engine.compute.layers import Fp32Linear, Linear, Norm, PlainLinear, make_linear, make_norm
+from app.engine.compute.layers import Fp32Linear, Linear, Norm, PackedLinear, PlainLinear, make_linear, make_norm
 from app.engine.jobs import Precision
 from app.errors import VerificationFailed
 
@@ -75,6 +75,12 @@ class Weights:
         """The dtype of what is only looked up: embedding tables, keys and values."""
         self._tensors = tensors
         self._prefixes = ("", *prefixes)
+        self._order: Sequence[int] | None = None
+        self._axes: Mapping[str, int] = {}
+
+    def reorder(self, order: Sequence[int], axes: Mapping[str, int]) -> None:
+        """Take what follows in another order: axes say along which axis of the tensors with these last names."""
+        self._order, self._axes = order, axes
 
     def has(self, name: str) -> bool:
         """Whether the checkpoint has `name`, with or without the family's prefix."""
@@ -92,7 +98,10 @@ class Weights:
                     raise VerificationFailed(
                         f"tensor {prefix + name} has the shape {tuple(found.shape)}, config.json says {shape}"
                     )
-                return found.to(device=self.device, dtype=self.working, copy=True).contiguous()
+                axis = self._axes.get(".".join(name.split(".")[-2:]))
+                if axis is not None:
+                    found = found.index_select(axis, torch.tensor(self._order))
+                return found.to(device=self.device, dtype=self.working, copy=axis is None).contiguous()
         raise VerificationFailed(f"the checkpoint has no tensor {name}; it does not belong to this config.json")
 
     def linear(
@@ -158,3 +167,9 @@ class Vocabulary:
         if isinstance(self.head, CudaLinear):
             return self.head.scores(hidden)
         return self.head(hidden).float()
+
+    def best(self, hidden: torch.Tensor, banned: Sequence[int]) -> list[int] | None:
+        """See choice.Scores.best_but."""
+        if not isinstance(self.head, PackedLinear) or not self.head.is_packed:
+            return None
+        return self.head.best(hidden, banned)

@@ -1,4 +1,4 @@
-"""A GPT-2 of random weights in bfloat16, of a shape that the kernel for one row takes."""
+"""A GPT-2 of random weights, of any shape: of one that the kernel for one row takes, say."""
 
 import torch
 
@@ -8,7 +8,8 @@ from app.engine.jobs import Precision
 
 
 def random_gpt2(
-    *, width: int, heads: int, layers: int, positions: int, vocabulary: int, device: str = "cpu"
+    *, width: int, heads: int, layers: int, positions: int, vocabulary: int, device: str = "cpu",
+    precision: Precision = Precision.BF16,
 ) -> Gpt2:  # fmt: skip
     """Seeded; norms near 1 and no weight of zero, so that a part that is left out shows."""
     draw, inner = torch.Generator().manual_seed(5), 4 * width
@@ -34,4 +35,4 @@ def random_gpt2(
         "n_embd": width, "n_head": heads, "n_layer": layers, "n_positions": positions, "vocab_size": vocabulary,
         "activation_function": "gelu_new",
     }  # fmt: skip
-    return Gpt2(config, Weights(tensors, precision=Precision.BF16, device=torch.device(device), prefixes=()))
+    return Gpt2(config, Weights(tensors, precision=precision, device=torch.device(device), prefixes=()))

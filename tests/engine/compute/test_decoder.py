@@ -106,27 +106,35 @@ def test_a_step_in_one_kernel_is_its_parts_to_the_bit(
     act=st.sampled_from(sorted(ACTIVATIONS)),
     count=st.sampled_from([1, 2, threads()]),
     seed=st.integers(0, 9),
+    data=st.data(),
 )
 @CASES
 def test_prompts_and_single_tokens_in_one_kernel_are_their_parts_to_the_bit(
-    rows: list[tuple[int, int]], act: str, count: int, seed: int
+    rows: list[tuple[int, int]], act: str, count: int, seed: int, data: st.DataObject
 ) -> None:
-    layers, caches = drawn_layers(Int8Linear, act, seed), [drawn_cache(Int8Linear) for _ in range(2)]
+    layers, caches = drawn_layers(Int8Linear, act, seed), [drawn_cache(Int8Linear) for _ in range(4)]
     slots = torch.randperm(SLOTS, generator=torch.Generator().manual_seed(seed))[: len(rows)].tolist()
     spans = [Span(slot, start, length or 1, length > 0) for slot, (start, length) in zip(slots, rows, strict=True)]
     spans.append(Span(SLOTS, 0, 24 * count, is_prompt=True))  # fewer tokens go layer by layer
     tokens, before = StepTokens(spans, CPU), threads()
     x = drawn(len(tokens.slots_array), WIDTH, seed=3)
     parts = layers.through(x, tokens, caches[0])
+    of_prompts = data.draw(st.sets(st.integers(0, len(x) - 1), min_size=1))
+    wanted = np.array(sorted(of_prompts | set(tokens.short_array.tolist())))
+    asking = StepTokens(spans, CPU, wanted)
     set_threads(count)
     try:
         assert layers._is_read(x, tokens, caches[1])
         together = layers(x, tokens, caches[1])
+        some = layers(x, asking, caches[2])
     finally:
         set_threads(before)
     assert torch.equal(together, parts)
-    assert torch.equal(caches[0].keys, caches[1].keys)
-    assert torch.equal(caches[0].values, caches[1].values)
+    assert torch.equal(some, parts[wanted])
+    assert torch.equal(layers.through(x, asking, caches[3]), parts[wanted])
+    for cache in caches[1:]:
+        assert torch.equal(caches[0].keys, cache.keys)
+        assert torch.equal(caches[0].values, cache.values)
 
 
 def drawn_work(layers: Layers, tokens: StepTokens, x: torch.Tensor, cache: SlotCache, kind: Kind) -> tuple[Any, ...]:

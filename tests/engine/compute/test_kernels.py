@@ -217,22 +217,29 @@ def drawn_block(width: int, inner: int, act: str, seed: int, *, mixes: bool) -> 
     act=st.sampled_from(sorted(ACTIVATIONS)),
     count=st.sampled_from([1, 2, threads()]),
     seed=st.integers(0, 9),
+    data=st.data(),
 )
 @CASES
 def test_the_layers_of_an_encoder_in_one_kernel_are_their_parts_to_the_bit(
-    width: int, inner: int, narrow: torch.dtype, lengths: list[int], act: str, count: int, seed: int
-) -> None:
+    width: int, inner: int, narrow: torch.dtype, lengths: list[int], act: str, count: int, seed: int,
+    data: st.DataObject,
+) -> None:  # fmt: skip
     blocks = [drawn_block(width, inner, act, each, mixes=mixing.can_mix(width)) for each in (seed, seed + 1)]
     layers = Layers(blocks, heads=2, scale=0.2, narrow=narrow)
     x, before = drawn(sum(lengths), width, seed=3), threads()
-    parts = layers.through(x, partial(attend_packed, lengths=lengths, heads=2, scale=0.2, narrow=narrow))
+    attend = partial(attend_packed, lengths=lengths, heads=2, scale=0.2, narrow=narrow)
+    parts = layers.through(x, attend)
+    wanted = np.array(sorted(data.draw(st.sets(st.integers(0, len(x) - 1), min_size=1, max_size=80))))
+    assert torch.equal(layers.through(x, attend, wanted), parts[wanted])
     set_threads(count)
     try:
         together = layers(x.clone(), lengths)
+        some = layers(x.clone(), lengths, wanted)
         alone = layers(x[: lengths[0]].clone(), lengths[:1])
     finally:
         set_threads(before)
     assert torch.equal(together, parts)
+    assert torch.equal(some, parts[wanted])
     assert torch.equal(alone, parts[: lengths[0]])
 
 

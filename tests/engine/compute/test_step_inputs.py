@@ -58,9 +58,11 @@ def test_prompts_read_in_a_pass_of_fixed_size_score_as_those_that_are_not(
     assert isinstance(decoder, Decoder)
     decoder.cache.arrays = []
     whole = {4: tuple(range(30, 49)), 0: (5,), 2: tuple(range(60, 67))}
-    halves = [Feed(slot, len(ids) // 2, ids[len(ids) // 2 :], is_prompt=True) for slot, ids in whole.items()]
+    halves = [
+        Feed(slot, len(ids) // 2, ids[len(ids) // 2 :], is_prompt=True, is_scored=True) for slot, ids in whole.items()
+    ]
     reads = {
-        "whole": [Feed(slot, 0, ids, is_prompt=True) for slot, ids in whole.items()],
+        "whole": [Feed(slot, 0, ids, is_prompt=True, is_scored=slot != 2) for slot, ids in whole.items()],
         "in part there": halves,
         "too many": [Feed(1, 0, tuple(range(33)), is_prompt=True)],
     }

@@ -13,6 +13,7 @@ from app.engine.compute.cuda.attention import attend_rows
 from app.engine.compute.cuda.graphs import TrunkGraphs
 from app.engine.compute.heads import LabelHead, MaskHead, PooledHead, SpanHead, TagHead, Trunk
 from app.engine.compute.layers import Tail
+from app.engine.compute.plain import sent
 from app.engine.compute.post_norm import Block, Layers
 from app.engine.compute.weights import Weights
 from app.engine.jobs import Head, Pooling
@@ -78,9 +79,16 @@ class Bert:
         CLASSIFY: (1, labels). ANSWER: (2, positions), start and end. TAG: (positions, labels). EMBED: (1, width).
         UNMASK: (places, vocabulary), for those of the row's positions that `places` names.
         """
+        wanted = self.output.wanted(lengths, places)
+        embedded = partial(self._embed, ids, types)
+        if self.device.type == "cpu":
+            x = self.layers(embedded(positions_of(lengths, ids.device)), lengths, wanted)
+            return self.output(x, lengths, places)
         x = self._graphs.run(ids, types, lengths) if self._graphs is not None else None
         if x is None:
-            x = self.layers(self._embed(ids, types, positions_of(lengths, ids.device)), lengths)
+            x = self.layers(embedded(positions_of(lengths, ids.device)), lengths)
+        if wanted is not None:  # products of other sizes than those that are captured or warm would gain nothing
+            x = x[sent(wanted, x.device)]
         return self.output(x, lengths, places)
 
     def capture(self) -> None:

@@ -1,5 +1,6 @@
 """GPT-2 (Radford et al. 2019): a causal decoder with learned positions, as GPT2LMHeadModel computes it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -61,9 +62,13 @@ class Gpt2:
         )  # fmt: skip
 
     def forward(self, ids: torch.Tensor, tokens: StepTokens, cache: SlotCache) -> torch.Tensor:
-        """Packed ids (tokens,) → hidden states (tokens, width), after the last norm."""
+        """Packed ids (tokens,) → hidden states (wanted, width), after the last norm; see StepTokens."""
         return self.trunk(self.tokens.rows(ids) + self.places[tokens.positions], tokens, cache)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Hidden states (rows, width) → scores (rows, vocabulary) in fp32."""
         return self.head.scores(hidden)
+
+    def best(self, hidden: torch.Tensor, banned: Sequence[int]) -> list[int] | None:
+        """See Vocabulary.best."""
+        return self.head.best(hidden, banned)

@@ -10,13 +10,38 @@ from app.engine.compute import cross
 from app.engine.compute.activations import Activation, activation
 from app.engine.compute.attention import positions_of, store
 from app.engine.compute.cache import SlotCache, StepTokens
+from app.engine.compute.kernels.sixteen import IN_16_BITS, INPUTS_OF
 from app.engine.compute.layers import Tail
+from app.engine.compute.plain import integers
 from app.engine.compute.post_norm import Block, Layers
 from app.engine.compute.weights import Weights
+from app.engine.jobs import Precision
 
 MODEL_TYPE = "marian"
 PREFIXES = ("model.",)
 EPSILON = 1e-5
+STREAM_AXES = {
+    "shared.weight": 1,
+    **dict.fromkeys(("q_proj.weight", "k_proj.weight", "v_proj.weight", "fc1.weight"), 1),
+    **dict.fromkeys(("out_proj.weight", "out_proj.bias", "fc2.weight", "fc2.bias"), 0),
+    **dict.fromkeys(
+        [f"{norm}_layer_norm.{part}" for norm in ("self_attn", "encoder_attn", "final") for part in ("weight", "bias")],
+        0,
+    ),
+}
+"""Of each tensor by its last names the axis along which it holds what goes from layer to layer."""
+
+
+def stream_order(width: int, precision: Precision) -> list[int] | None:
+    """In which order the numbers that go from layer to layer are held; None for the checkpoint's.
+
+    Neighbours begin as sines, or cosines, of nearly the same angle, and stay alike: products of such ones seldom fit in
+    16 bits together. So two steps' numbers, whose products are summed there, come from eight parts of the width, four
+    of sines and four of cosines. What a layer computes is the same (docs/decisions/0004).
+    """
+    if precision is not Precision.INT8 or not IN_16_BITS or width % INPUTS_OF:
+        return None
+    return integers(torch.arange(width).view(INPUTS_OF, -1).T.flatten())
 
 
 def sinusoids(positions: int, width: int) -> torch.Tensor:
@@ -66,11 +91,15 @@ class Marian:
         self.vocabulary: int = config["vocab_size"]
         self.start_id: int = config.get("decoder_start_token_id", config["pad_token_id"])
         act = activation(config.get("activation_function", "gelu"))
+        order = stream_order(self.width, weights.precision)
+        if order is not None:
+            weights.reorder(order, STREAM_AXES)
         self.embedding_scale = math.sqrt(self.width) if config.get("scale_embedding") else 1.0
         self.device, self.narrow = weights.device, weights.narrow
         bias = weights.take("final_logits_bias", 1, self.vocabulary)[0]
         self.tokens = weights.vocabulary("shared.weight", self.vocabulary, self.width, bias=bias)
-        self.places = sinusoids(self.positions_max, self.width).to(bias)
+        places = sinusoids(self.positions_max, self.width)
+        self.places = (places if order is None else places[:, order]).to(bias)
         blocks = [
             read_block(weights, f"encoder.layers.{layer}", self.width, config["encoder_ffn_dim"], act)
             for layer in range(config["encoder_layers"])
@@ -114,3 +143,7 @@ class Marian:
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Hidden states (rows, width) → scores (rows, vocabulary) in fp32."""
         return self.tokens.scores(hidden)
+
+    def best(self, hidden: torch.Tensor, banned: Sequence[int]) -> list[int] | None:
+        """See Vocabulary.best."""
+        return self.tokens.best(hidden, banned)

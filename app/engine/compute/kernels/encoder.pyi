@@ -7,6 +7,6 @@ Array = np.ndarray[Any, np.dtype[Any]]
 COUNTER_WORDS: int
 
 def encode(
-    x: Array, starts: Array, lengths: Array, weights: Array, norms: Array, epsilons: tuple[np.float32, np.float32],
-    activation: int, scale: np.float32, qkv: Array, threads: int,
+    x: Array, starts: Array, lengths: Array, wanted: Array, weights: Array, norms: Array,
+    epsilons: Array, activation: int, scale: np.float32, qkv: Array, threads: int, out: Array,
 ) -> None: ...  # fmt: skip

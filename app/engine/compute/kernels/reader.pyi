@@ -8,6 +8,7 @@ def read(
     x: Array,
     prompts: Array,
     singles: Array,
+    wanted: Array,
     slots: Array,
     positions: Array,
     weights: Array,

@@ -131,19 +131,22 @@ def attend_head(queries, query_stride, count, visible, is_causal, keys, values, 
 
 
 @njit(**SERIAL)
-def attend_laid(qkv, start, length, head, scale, out):
-    """One head of the row that begins at the token `start`, as attend_rows does it, of numbers that lie head by head.
+def attend_laid(qkv, row, seen, head, scale, out):
+    """One head of a row, as attend_rows does it, of numbers that lie head by head.
 
-    qkv (3 * heads, tokens, width): the heads of the queries, then those of the keys and of the values.
+    qkv (3 * heads, tokens, width): the heads of the queries, then those of the keys and of the values; row: its first
+    token, and how many it has; seen: the first of them that attends, and the last + 1.
     """
     tokens, width = qkv.shape[1], qkv.shape[2]
-    heads = qkv.shape[0] // 3
+    heads, (start, length), (first, stop) = qkv.shape[0] // 3, row, seen
+    if first >= stop:
+        return
     numbers = qkv.reshape(-1)
     at, part = (head * tokens + start) * width, heads * tokens * width
     attend_head(
-        qkv.ctypes.data + at * 4, width * 4, length, length, False, numbers, numbers,
+        qkv.ctypes.data + (head * tokens + first) * width * 4, width * 4, stop - first, length, False, numbers, numbers,
         (at + part, at + 2 * part, width, length, width), scale,
-        out.ctypes.data + (start * out.shape[1] + head * width) * 4, out.shape[1] * 4,
+        out.ctypes.data + (first * out.shape[1] + head * width) * 4, out.shape[1] * 4,
     )  # fmt: skip
 
 
@@ -186,15 +189,18 @@ def store_head(qkv, span, head, keys, values):
 
 
 @njit(**SERIAL)
-def attend_span(qkv, span, head, keys, values, scale, out):
-    """One head of one span, see attend_spans."""
+def attend_span(qkv, span, seen, head, keys, values, scale, out):
+    """One head of one span, see attend_spans; seen: the first of its tokens that attends, and the last + 1."""
     store_head(qkv, span, head, keys, values)
     heads, width = keys.shape[2], keys.shape[3]
-    first, slot, start, count = span[0], span[1], span[2], span[3]
+    slot, (first, stop) = span[1], seen
+    if first >= stop:
+        return
+    before = span[2] - span[0]  # a token's position is so much more than its place in the batch
     at = (slot * keys.shape[1] * heads + head) * width
     attend_head(
-        qkv.ctypes.data + first * qkv.strides[0] + head * width * 4, qkv.strides[0], count, start + 1, True,
-        keys.reshape(-1), values.reshape(-1), (at, at, heads * width, start + count, width), scale,
+        qkv.ctypes.data + first * qkv.strides[0] + head * width * 4, qkv.strides[0], stop - first, before + first + 1,
+        True, keys.reshape(-1), values.reshape(-1), (at, at, heads * width, before + stop, width), scale,
         out.ctypes.data + (first * out.shape[1] + head * width) * 4, out.shape[1] * 4,
     )  # fmt: skip
 
@@ -211,6 +217,7 @@ def attend_spans(qkv, spans, keys, values, scale, threads, out):
     for _ in prange(threads):
         task = take(counter.ctypes.data)
         while task < spans.shape[0] * heads:
-            attend_span(qkv, spans[task // heads], task % heads, keys, values, scale, out)
+            span = spans[task // heads]
+            attend_span(qkv, span, (span[0], span[0] + span[3]), task % heads, keys, values, scale, out)
             task = take(counter.ctypes.data)
     scalar.keep(counter)

@@ -126,15 +126,17 @@ def attend_head(queries, at, count, visible, is_causal, keys, values, held, scal
 
 
 @njit(**SERIAL)
-def attend_laid(qkv, start, length, head, scale, out):
+def attend_laid(qkv, row, seen, head, scale, out):
     """See spans.attend_laid; qkv are a bfloat16's 16 bits, and what follows the queries is keys."""
     tokens, width = qkv.shape[1], qkv.shape[2]
-    heads = qkv.shape[0] // 3
+    heads, (start, length), (first, stop) = qkv.shape[0] // 3, row, seen
+    if first >= stop:
+        return
     numbers = qkv.reshape(-1)
     at, part = (head * tokens + start) * width, heads * tokens * width
     attend_head(
-        qkv[head], (start, 0), length, length, False, numbers, numbers,
-        (at + part, at + 2 * part, width, length, width), scale, out, (start, head * width),
+        qkv[head], (first, 0), stop - first, length, False, numbers, numbers,
+        (at + part, at + 2 * part, width, length, width), scale, out, (first, head * width),
     )  # fmt: skip
 
 
@@ -171,15 +173,18 @@ def store_head(qkv, span, head, keys, values):
 
 
 @njit(**SERIAL)
-def attend_span(qkv, span, head, keys, values, scale, out):
+def attend_span(qkv, span, seen, head, keys, values, scale, out):
     """See spans.attend_span; keys and values are a bfloat16's 16 bits."""
     store_head(qkv, span, head, keys, values)
     heads, width = keys.shape[2], keys.shape[3]
-    first, slot, start, count = span[0], span[1], span[2], span[3]
+    slot, (first, stop) = span[1], seen
+    if first >= stop:
+        return
+    before = span[2] - span[0]
     at = (slot * keys.shape[1] * heads + head) * width
     attend_head(
-        qkv, (first, head * width), count, start + 1, True, keys.reshape(-1), values.reshape(-1),
-        (at, at, heads * width, start + count, width), scale, out, (first, head * width),
+        qkv, (first, head * width), stop - first, before + first + 1, True, keys.reshape(-1), values.reshape(-1),
+        (at, at, heads * width, before + stop, width), scale, out, (first, head * width),
     )  # fmt: skip
 
 
@@ -191,6 +196,7 @@ def attend_spans(qkv, spans, keys, values, scale, threads, out):
     for _ in prange(threads):
         task = take(counter.ctypes.data)
         while task < spans.shape[0] * heads:
-            attend_span(qkv, spans[task // heads], task % heads, keys, values, scale, out)
+            span = spans[task // heads]
+            attend_span(qkv, span, (span[0], span[0] + span[3]), task % heads, keys, values, scale, out)
             task = take(counter.ctypes.data)
     scalar.keep(counter)

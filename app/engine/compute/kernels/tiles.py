@@ -37,15 +37,21 @@ def room_of(numbers):
 
 
 @njit(**SERIAL)
-def project(x, is_mixed, weights, panels, buffers, activation, added, out):
-    """x (rows, inputs) quantised, times so many panels, as linear_int8 does it; weights as pass_panels takes them."""
+def read_rows(x, is_mixed, buffers):
+    """read_row of every row of x (rows, inputs) → the addresses of the rows, and of their scales and zeros."""
     held, scales, zeros, room = buffers
     rows, inputs = x.shape
     quantised, mixed = held[: rows * inputs * ROOM].reshape(rows, inputs * ROOM), room[:inputs]
     for row in range(rows):
         scales[row], zeros[row] = read_row(x[row], is_mixed, mixed, quantised[row])
-    of_rows = (scales.ctypes.data, zeros.ctypes.data)
-    pass_panels(True, (0, rows, 0, panels), inputs, quantised.ctypes.data, of_rows, weights, activation, added, out)
+    return quantised.ctypes.data, (scales.ctypes.data, zeros.ctypes.data)
+
+
+@njit(**SERIAL)
+def project(x, is_mixed, weights, panels, buffers, activation, added, out):
+    """x (rows, inputs) quantised, times so many panels, as linear_int8 does it; weights as pass_panels takes them."""
+    left, of_rows = read_rows(x, is_mixed, buffers)
+    pass_panels(True, (0, x.shape[0], 0, panels), x.shape[1], left, of_rows, weights, activation, added, out)
 
 
 @njit(**PARALLEL)
